@@ -1,0 +1,98 @@
+"""What the stages of a run have in common: skip what is sealed, work on what is missing, seal what is whole."""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.compute as pc
+
+from syncir_ray import carry
+from syncir_ray.config import Config
+from syncir_ray.placement import Place
+from syncir_ray.progress import Screen
+from syncir_ray.run import Run, Seal, Unit
+from syncir_ray.schemas import FAILED
+from syncir_ray.stages.account import work
+from syncir_ray.stages.commit import Commit, Finish
+from syncir_ray.stream import Operator, stream
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command on one run."""
+
+    run: Run
+    place: Callable[[], Place]
+    """Starts or joins Ray at its first call, and fits the pools to it: a finished run needs neither."""
+    config: Config
+    screen: Screen
+    lost: threading.Event
+    retry: bool
+    """Do the failed rows again."""
+
+    def stage(
+        self,
+        name: str,
+        units: dict[Unit, int],
+        ids: Callable[[Unit], np.ndarray],
+        operators: Callable[[Place], Sequence[Operator]],
+        finish: Finish,
+        key: str,
+        total: int,
+    ) -> Seal:
+        """Bring the table `name` to its seal.
+
+        Args:
+            units: the units of the whole table, and the rows of each.
+            ids: the ids of a unit that go through the operators; a unit without any is committed at once.
+            operators: what to do with them, given where they run.
+            finish: makes the unit's table of what came back.
+            key: the column of the `total` ids that must each have one row.
+        """
+        seal = self.run.seal(name)
+        again = bool(seal and seal.counts.failed and self.retry)
+        if seal and not again:
+            self.screen.skipped(name, seal)
+            return seal
+        committed = set(self.run.units(name))
+        if strangers := committed - units.keys():
+            raise RuntimeError(f"{self.run.at(name, min(strangers).name)}: not an object of this run")
+        if again:
+            self.run.reopen(name)
+            todo = {u: failed for u in sorted(committed) if len(failed := self._failed(name, u, key))}
+        else:
+            todo = {u: ids(u) for u in units if u not in committed}
+        commit = Commit(self.run, name, finish, again)
+        with self.screen.stage(name, sum(units.values()), _rows(units, units.keys() - todo.keys())) as line:
+            for unit in [u for u in todo if not len(todo[u])]:
+                line.advance(units[unit], commit.nothing(unit))
+            works = [work(u, todo[u]) for u in todo if len(todo[u])]
+            if works:
+                place = self.place()
+                for unit, counts in stream(works, operators(place), commit, place.light, self.lost):
+                    line.advance(units[unit], counts)
+        carry.drop_stale(self.run, name)
+        seal = self.run.close(name, key, total)
+        return seal
+
+    def _failed(self, name: str, unit: Unit, key: str) -> np.ndarray:
+        """The ids of a unit that failed."""
+        if not self.run.counts(name, unit).failed:
+            return np.empty(0, np.uint64)
+        rows = self.run.read(name, unit, [key, "status"])
+        return np.unique(rows.filter(pc.equal(rows["status"], FAILED))[key].to_numpy())
+
+
+def _rows(units: dict[Unit, int], some: set[Unit]) -> int:
+    return sum(units[unit] for unit in some)
+
+
+def one_each(units: list[Unit]) -> dict[Unit, int]:
+    """Units of a table with a row for each id."""
+    return {unit: unit.count for unit in units}
+
+
+def every(unit: Unit) -> np.ndarray:
+    """All ids of a unit."""
+    return np.arange(unit.start, unit.stop, dtype=np.uint64)

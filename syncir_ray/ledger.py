@@ -1,0 +1,95 @@
+"""The ledger: every input of every stage as exactly one of done, filtered, failed or missing."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from syncir_ray import record
+from syncir_ray.run import READERS, Counts, Run, Seal, Unit, split
+
+
+@dataclass(frozen=True)
+class Line:
+    """One stage. `rows` are its inputs, counted where they come from; the outcomes are counted where they are."""
+
+    stage: str
+    unit: str
+    rows: int | None
+    """None: the stage before is not finished, so nobody knows yet."""
+    counts: Counts
+    missing: int
+    sealed: bool
+
+    @property
+    def sums(self) -> bool:
+        """Whether done + filtered + failed + missing are the rows."""
+        return self.rows is None or self.counts.rows + self.missing == self.rows
+
+
+def ledger(run: Run, config: dict) -> list[Line]:
+    """The ledger of a run; reads seals, and footers of what is not sealed, never rows."""
+    manifest = run.seal("manifest")
+    lines = []
+    if manifest:
+        rows = manifest.facts["source_rows"]
+        lines.append(Line("manifest", "rows", rows, manifest.counts, 0, True))
+    else:
+        lines.append(Line("manifest", "rows", None, Counts(), 0, False))
+    images = manifest.rows if manifest else None
+    for stage, table in (("features", "features"), ("pairs", "groups"), ("captions", "captions")):
+        expected = split(images, config[stage]["rows"]) if images is not None else None
+        sizes = {unit: unit.count for unit in expected} if expected is not None else None
+        lines.append(_line(run, stage, table, "images", images, sizes))
+    prompts, pairs = run.seal("prompts"), run.seal("pairs")
+    total = pairs.rows if pairs else None
+    for stage in ("queries", "triplets"):
+        sizes = dict(zip(prompts.units, (n for _, n in prompts.objects), strict=True)) if prompts else None
+        lines.append(_line(run, stage, stage, "pairs", total, sizes))
+    return lines
+
+
+def _line(run: Run, stage: str, table: str, unit: str, rows: int | None, sizes: dict[Unit, int] | None) -> Line:
+    seal: Seal | None = run.seal(table)
+    if seal:
+        return Line(stage, unit, rows, seal.counts, 0, True)
+    if sizes is None:
+        return Line(stage, unit, rows, Counts(), rows or 0, False)
+    present = run.units(table)
+    with ThreadPoolExecutor(READERS) as readers:
+        counts = sum(readers.map(lambda u: run.counts(table, u), present), Counts())
+    missing = sum(sizes[u] for u in sizes.keys() - set(present))
+    return Line(stage, unit, rows, counts, missing, False)
+
+
+def show(root: str) -> int:
+    """Print the ledger of a run; 0, or 1 where a stage does not sum.
+
+    Raises:
+        UserError: there is no run.
+    """
+    run = Run(root)
+    lines = ledger(run, record.need(run)["config"])
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("stage", "rows", "done", "filtered", "failed", "missing", "", "reasons"):
+        table.add_column(
+            column, justify="left" if column in ("stage", "", "reasons") else "right", overflow="fold"
+        )
+    for line in lines:
+        counts = line.counts
+        reasons = sorted((counts.filtered | counts.failed).items(), key=lambda item: -item[1])
+        table.add_row(
+            line.stage,
+            "?" if line.rows is None else f"{line.rows:,} {line.unit}",
+            f"{counts.done:,}",
+            f"{sum(counts.filtered.values()):,}",
+            f"{sum(counts.failed.values()):,}",
+            f"{line.missing:,}",
+            ("sealed" if line.sealed else "open") + ("" if line.sums else ", DOES NOT SUM"),
+            ", ".join(f"{reason} {number:,}" for reason, number in reasons),
+        )
+    Console(highlight=False, soft_wrap=True).print(table)
+    wrong = [line.stage for line in lines if not line.sums]
+    print("every row is done, filtered, failed or missing" if not wrong else f"wrong sums: {', '.join(wrong)}")
+    return 1 if wrong else 0

@@ -1,0 +1,158 @@
+"""SynCir, top to bottom: unlabelled images to triplets of reference image, query text and target image.
+
+manifest   which images there are
+features   a vector for each                          (ResNet-152)
+pairs      groups of six similar images, nine pairs each
+captions   a sentence for each image in a pair        (BLIP)
+queries    what to change from the one to the other   (an LLM, the prompt of Figure 3)
+triplets   the pairs whose query text leads there     (BERT, cos >= 0.7)
+"""
+
+import numpy as np
+
+from syncir_ray import carry
+from syncir_ray.job import Job, every, one_each
+from syncir_ray.models import preprocessing, weights
+from syncir_ray.placement import Place
+from syncir_ray.run import Unit, split
+from syncir_ray.stages import captions as captions_stage
+from syncir_ray.stages import features as features_stage
+from syncir_ray.stages import manifest as manifest_stage
+from syncir_ray.stages import pairs as pairs_stage
+from syncir_ray.stages import queries as queries_stage
+from syncir_ray.stages import triplets as triplets_stage
+from syncir_ray.stages.pixels import Load
+from syncir_ray.stream import Actors, Operator, Tasks
+from syncir_ray.vllm_engine import Vllm
+
+
+def synthesize(job: Job) -> None:
+    """Bring every stage of a run to its seal."""
+    manifest(job)
+    features(job)
+    pairs(job)
+    captions(job)
+    queries(job)
+    triplets(job)
+
+
+def manifest(job: Job) -> None:
+    seal = job.run.seal("manifest")
+    if seal:
+        job.screen.skipped("manifest", seal)
+        return
+    job.run.drop("manifest")
+    with job.screen.stage("manifest", 0, 0) as line:
+        seal = manifest_stage.build(job.run, job.config.manifest, job.config.captions.source == "manifest")
+        line.total = seal.counts.rows
+        line.advance(seal.counts.rows, seal.counts)
+
+
+def features(job: Job) -> None:
+    config, images = job.config.features, job.run.need("manifest").rows
+
+    def operators(place: Place) -> list[Operator]:
+        resize, pool = preprocessing.read(weights.fetch(config.model)).resize, place.config.features.pool
+        arguments = {"model": config.model, "batch": pool.batch, "threads": place.threads(pool)}
+        return [
+            Tasks(Load(job.run, job.config.manifest.root, resize), place.decode),
+            Actors(features_stage.Embed, arguments, pool),
+        ]
+
+    job.stage(
+        "features",
+        one_each(split(images, config.rows)),
+        every,
+        operators,
+        features_stage.finish,
+        "image_id",
+        images,
+    )
+
+
+def pairs(job: Job) -> None:
+    config, images = job.config.pairs, job.run.need("manifest").rows
+
+    def operators(place: Place) -> list[Operator]:
+        fitted, threads = place.config.pairs, place.threads(place.config.pairs.pool)
+        pairs_stage.prepare(job.run, fitted, threads)
+        return [Actors(pairs_stage.Mine, {"run": job.run, "config": fitted, "threads": threads}, fitted.pool)]
+
+    job.stage(
+        "groups", one_each(split(images, config.rows)), every, operators, pairs_stage.finish, "image_id", images
+    )
+    if not job.run.seal("pairs"):
+        pairs_stage.number(job.run, config.rows)
+
+
+def captions(job: Job) -> None:
+    config, images = job.config.captions, job.run.need("manifest").rows
+    wanted = np.zeros(0, bool)
+
+    def ids(unit: Unit) -> np.ndarray:
+        nonlocal wanted
+        if not len(wanted):
+            wanted = captions_stage.in_pairs(job.run.read_all("pairs", ["reference_id", "target_id"]), images)
+        asked = unit.start + np.flatnonzero(wanted[unit.start : unit.stop])
+        known = carry.captions(job.run, unit)
+        return asked if known is None else np.setdiff1d(asked, known["image_id"].to_numpy())
+
+    def operators(place: Place) -> list[Operator]:
+        if config.source == "manifest":
+            return [Tasks(captions_stage.Copy(job.run), place.decode)]
+        resize, pool = preprocessing.read(weights.fetch(config.model)).resize, place.config.captions.pool
+        arguments = {"model": config.model, "max_tokens": config.max_tokens, "beams": config.beams}
+        return [
+            Tasks(Load(job.run, job.config.manifest.root, resize), place.decode),
+            Actors(
+                captions_stage.Caption,
+                {**arguments, "batch": pool.batch, "threads": place.threads(pool)},
+                pool,
+            ),
+        ]
+
+    job.stage(
+        "captions", one_each(split(images, config.rows)), ids, operators, captions_stage.finish, "image_id", images
+    )
+
+
+def queries(job: Job) -> None:
+    config, total = job.config.queries, job.run.need("pairs").rows
+    prompts = job.run.seal("prompts") or queries_stage.lay_out(job.run, config.rows)
+
+    def operators(place: Place) -> list[Operator]:
+        fitted = place.config.queries
+        ask = Tasks(queries_stage.Ask(job.run), place.light)
+        if config.engine == "vllm":
+            return [ask, Vllm(fitted, place)]
+        arguments = {"config": fitted, "threads": place.threads(fitted.pool)}
+        return [ask, Actors(queries_stage.Write, arguments, fitted.pool)]
+
+    job.stage(
+        "queries",
+        dict(zip(prompts.units, (rows for _, rows in prompts.objects), strict=True)),
+        lambda unit: every(unit) if unit.start < prompts.facts["prompts"] else np.empty(0, np.uint64),
+        operators,
+        queries_stage.finish,
+        "pair_id",
+        total,
+    )
+
+
+def triplets(job: Job) -> None:
+    total, seal = job.run.need("pairs").rows, job.run.need("queries")
+
+    def operators(place: Place) -> list[Operator]:
+        fitted = place.config.triplets
+        arguments = {"run": job.run, "config": fitted, "threads": place.threads(fitted.pool)}
+        return [Actors(triplets_stage.Filter, arguments, fitted.pool)]
+
+    job.stage(
+        "triplets",
+        dict(zip(seal.units, (rows for _, rows in seal.objects), strict=True)),
+        lambda unit: job.run.read("prompts", unit, ["pair_id"])["pair_id"].to_numpy(),
+        operators,
+        triplets_stage.finish,
+        "pair_id",
+        total,
+    )

@@ -1,0 +1,65 @@
+"""Where the models run: what the configuration asks for, fitted to the cluster that is there."""
+
+from dataclasses import dataclass, fields, replace
+
+from syncir_ray.config import Config, Pool
+
+
+@dataclass(frozen=True)
+class Place:
+    """The resources of a run. CPU shares are fractions of Ray's logical CPUs."""
+
+    config: Config
+    gpu: bool
+    decode: float
+    """CPUs of one task that reads or decodes."""
+    light: float
+    """CPUs of one task that writes or plans: it mostly waits."""
+    cores: int
+    note: str
+    """One line for the user."""
+
+    def threads(self, pool: Pool) -> int:
+        """Threads of one actor: what it reserves beside a GPU, its share of the machine without one."""
+        return max(1, round(pool.cpus)) if pool.gpus else max(1, self.cores // pool.max)
+
+
+def place(config: Config, cpus: float, gpus: float, node_cpus: float) -> Place:
+    """Fit the pools to a cluster of `cpus` and `gpus`, whose smallest node has `node_cpus`.
+
+    Without a GPU each model gets one single-threaded actor a core: on a few cores that keeps all of them busy
+    where threads of one actor would wait for each other whenever a decoder takes a core. The language model and
+    the pair search keep one actor with all threads: one engine batches better than two.
+    """
+    pools = {
+        f.name: getattr(config, f.name).pool for f in fields(config) if hasattr(getattr(config, f.name), "pool")
+    }
+    if gpus and any(pool.gpus for pool in pools.values()):
+        # A decode task works a core; a write waits for the storage.
+        note = f"{gpus:g} GPU(s), {cpus:g} CPUs"
+        fitted = {name: pool if pool.gpus else _whole_node(pool, node_cpus) for name, pool in pools.items()}
+        return Place(_with(config, fitted), True, 1.0, 0.25, int(node_cpus), note)
+    # Reserved for models: all but a share for the decoders and writers that feed them, which are short.
+    share = max(cpus - 1, 0.6 * cpus)
+    fitted = {}
+    for name, pool in pools.items():
+        actors = 1 if name in ("queries", "pairs") else max(1, min(pool.max, int(cpus)))
+        each = int(100 * min(share, 0.6 * node_cpus if actors == 1 else share) / actors) / 100
+        fitted[name] = replace(pool, min=actors, max=actors, gpus=0.0, cpus=each)
+    light = min(0.1, cpus / 20)
+    return Place(
+        _with(config, fitted),
+        False,
+        decode=min(0.3, 0.15 * cpus),
+        light=light,
+        cores=int(node_cpus),
+        note=f"no GPU in the cluster: every model runs on the CPU ({cpus:g} cores)",
+    )
+
+
+def _whole_node(pool: Pool, node_cpus: float) -> Pool:
+    return replace(pool, cpus=min(pool.cpus, max(1.0, node_cpus - 1)))
+
+
+def _with(config: Config, pools: dict[str, Pool]) -> Config:
+    return replace(config, **{name: replace(getattr(config, name), pool=pool) for name, pool in pools.items()})

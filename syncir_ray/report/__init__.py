@@ -1,0 +1,1 @@
+"""The report anyone can open: the funnel, the ledger, and rows of reference | query text | target."""

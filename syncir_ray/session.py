@@ -1,0 +1,47 @@
+"""Ray for one command: joined where RAY_ADDRESS names a cluster, else started on this machine."""
+
+import logging
+import os
+from typing import Any
+
+import ray
+
+from syncir_ray.config import Config
+from syncir_ray.errors import UserError
+from syncir_ray.placement import Place, place
+
+# Without it a worker's OMP threads spin at barriers for a while after each batch and take the decoders' core.
+QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def start(config: Config) -> Place:
+    """Start or join Ray and fit the run to it.
+
+    Raises:
+        UserError: RAY_ADDRESS names a cluster that does not answer.
+    """
+    if not ray.is_initialized():
+        _init()
+    resources = ray.cluster_resources()
+    nodes = [n["Resources"].get("CPU", 0) for n in ray.nodes() if n["Alive"]]
+    cpus = resources.get("CPU", 0)
+    if cpus < 1:
+        raise UserError("the Ray cluster has no CPU to work on; add a worker node")
+    return place(config, cpus, resources.get("GPU", 0), max(nodes))
+
+
+def _init() -> None:
+    settings: dict[str, Any] = {
+        "logging_level": logging.ERROR,
+        "log_to_driver": False,  # what workers print stays in Ray's logs; our lines say what happens
+        "runtime_env": {"env_vars": QUIET_THREADS},
+    }
+    if os.environ.get("RAY_ADDRESS"):
+        try:
+            ray.init(**settings)
+        except (ConnectionError, RuntimeError) as error:
+            line = str(error).splitlines()[0]
+            raise UserError(f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: {line}") from None
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray.init(include_dashboard=False, num_cpus=os.cpu_count(), **settings)

@@ -1,0 +1,124 @@
+"""How a stage's work is handed out and accounted for: every id of a unit comes back as exactly one row.
+
+`Work` rows go out, one a unit; items come back with the unit they belong to; `merge` makes the unit's table of
+them. The callables between see whole units, so that batches, and with them the last bits of what a model
+computes, are the same in a resumed run.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from syncir_ray.run import Unit
+from syncir_ray.schemas import ACCOUNT, DETAIL, DONE, FAILED, FILTERED
+
+# status, reason, detail
+Outcome = tuple[str, str | None, str | None]
+
+# One row a unit: the ids of the range [start, start + count) that are to be worked on.
+WORK = pa.schema([("start", pa.int64()), ("count", pa.int64()), ("ids", pa.list_(pa.uint64()))])
+# What every item carries through the operators beside its data.
+UNIT = [
+    pa.field("unit_start", pa.int64()),
+    pa.field("unit_count", pa.int64()),
+    pa.field("unit_items", pa.int64()),  # items of the unit under way: all of them must arrive together
+]
+MODEL = [pa.field("model_seconds", pa.float64()), pa.field("calls", pa.int64())]
+
+
+def work(unit: Unit, ids: Sequence[int] | np.ndarray) -> pa.Table:
+    """One unit to work on."""
+    column = pa.array([np.asarray(ids, np.uint64)], WORK.field("ids").type)
+    return pa.table([[unit.start], [unit.count], column], schema=WORK)
+
+
+def unit_of(table: pa.Table) -> tuple[Unit, np.ndarray]:
+    """The unit of a one-row `Work` table, and the ids to work on."""
+    unit = Unit(table["start"][0].as_py(), table["count"][0].as_py())
+    return unit, table["ids"].combine_chunks().values.to_numpy(zero_copy_only=False)
+
+
+def with_unit(items: pa.Table, unit: Unit) -> pa.Table:
+    """Items with the columns that say where they belong."""
+    n = items.num_rows
+    for column, value in zip(UNIT, (unit.start, unit.count, n), strict=True):
+        items = items.append_column(column, pa.array(np.full(n, value, np.int64)))
+    return items
+
+
+def account(outcomes: Sequence[Outcome]) -> list[pa.Array]:
+    """The columns status, reason and detail."""
+    columns = zip(*outcomes, strict=True) if outcomes else ([], [], [])
+    return [pa.array(list(c), f.type) for c, f in zip(columns, ACCOUNT, strict=True)]
+
+
+def done() -> Outcome:
+    return DONE, None, None
+
+
+def filtered(reason: str) -> Outcome:
+    return FILTERED, reason, None
+
+
+def failed(reason: str, detail: str = "") -> Outcome:
+    return FAILED, reason, " ".join(detail.split())[:DETAIL] or None
+
+
+def each(model: Callable[[Any], Any], items: Any) -> tuple[list[Any], float]:
+    """What `model` makes of `items`: an output or the exception for each, and the seconds it took.
+
+    One bad item must not cost its batch: where the whole fails, each is tried alone. Where each fails alone
+    too, the model is at fault and not the items.
+
+    Raises:
+        Exception: the model's own, when it fails on every one of several items.
+    """
+    if not len(items):
+        return [], 0.0
+    start = time.perf_counter()
+    try:
+        outputs = list(model(items))
+    except Exception as error:
+        outputs = [_alone(model, items[i : i + 1]) for i in range(len(items))]
+        if len(outputs) > 1 and all(isinstance(o, Exception) for o in outputs):
+            raise error
+    return outputs, time.perf_counter() - start
+
+
+def _alone(model: Callable[[Any], Any], item: Any) -> Any:
+    try:
+        return next(iter(model(item)))
+    except Exception as error:
+        return error
+
+
+def spend(items: pa.Table, seconds: float, calls: int) -> pa.Table:
+    """Items with the model's seconds and calls, written on the first row; their sum is the unit's."""
+    n = items.num_rows
+    for column, value in zip(MODEL, (seconds, calls), strict=True):
+        values = np.zeros(n, column.type.to_pandas_dtype())
+        values[:1] = value
+        items = items.append_column(column, pa.array(values))
+    return items
+
+
+def merge(schema: pa.Schema, *tables: pa.Table | None) -> pa.Table:
+    """Rows of the tables by their first column, in its order; of an id in several, the row of the first."""
+    key, pieces, taken = schema.names[0], [], np.empty(0, np.uint64)
+    for table in tables:
+        if table is not None:
+            ids = table[key].to_numpy()
+            pieces.append(table.filter(pa.array(~np.isin(ids, taken))).select(schema.names).cast(schema))
+            taken = np.concatenate([taken, ids])
+    return pa.concat_tables(pieces).sort_by(key)
+
+
+def not_asked(unit: Unit, schema: pa.Schema, reason: str) -> pa.Table:
+    """A row for every id of the unit, filtered for `reason`."""
+    ids = np.arange(unit.start, unit.stop, dtype=np.uint64)
+    columns = dict(zip([f.name for f in ACCOUNT], account([filtered(reason)] * len(ids)), strict=True))
+    columns = {schema.names[0]: pa.array(ids), **columns}
+    return pa.table([columns.get(f.name, pa.nulls(len(ids), f.type)) for f in schema], schema=schema)

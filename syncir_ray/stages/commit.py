@@ -1,0 +1,51 @@
+"""The last operator of every stage: a unit's items become its object of the run, whole, and a ledger line."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from syncir_ray.run import Counts, Run, Unit, count
+from syncir_ray.stages.account import MODEL, UNIT
+
+# (run, unit, computed items if any, the unit's earlier table when it is done again) -> the unit's whole table
+Finish = Callable[[Run, Unit, pa.Table | None, pa.Table | None], pa.Table]
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Items of one or more whole units -> one row a unit: start, count, counts as JSON."""
+
+    run: Run
+    table: str
+    finish: Finish
+    again: bool = False
+    """The units are committed already and only some of their rows are done again."""
+
+    def __call__(self, items: pa.Table) -> pa.Table:
+        lines = []
+        for start in pc.unique(items["unit_start"]).to_pylist():
+            rows = items.filter(pc.equal(items["unit_start"], start))
+            unit = Unit(start, rows["unit_count"][0].as_py())
+            if rows.num_rows != rows["unit_items"][0].as_py():
+                raise RuntimeError(f"{self.table} {unit.name}: its items arrived apart")
+            lines.append((unit.start, unit.count, json.dumps(asdict(self.one(unit, rows)))))
+        start, size, counts = (list(column) for column in zip(*lines, strict=True)) if lines else ([], [], [])
+        return pa.table({"start": start, "count": size, "counts": counts})
+
+    def nothing(self, unit: Unit) -> Counts:
+        """Commit a unit of which no id had to be worked on."""
+        return self.run.write(self.table, unit, self.finish(self.run, unit, None, None))
+
+    def one(self, unit: Unit, rows: pa.Table) -> Counts:
+        """Commit one unit; its `Counts`."""
+        spent = {f.name: pc.sum(rows[f.name]).as_py() or 0 for f in MODEL}
+        items = rows.drop_columns([f.name for f in (*UNIT, *MODEL)])
+        before = self.run.read(self.table, unit) if self.again else None
+        table = self.finish(self.run, unit, items, before)
+        if before is not None:
+            earlier = self.run.counts(self.table, unit)
+            spent = {name: value + getattr(earlier, name) for name, value in spent.items()}
+        return self.run.write(self.table, unit, table, count(table, **spent))

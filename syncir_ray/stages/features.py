@@ -1,0 +1,67 @@
+"""Features: a pooled, L2-normalised vector of an ImageNet network for every image (HyCIR, "Image pair
+extraction": ResNet-152)."""
+
+import numpy as np
+import pyarrow as pa
+
+from syncir_ray import schemas
+from syncir_ray.models import preprocessing, weights
+from syncir_ray.run import Run, Unit
+from syncir_ray.stages.account import UNIT, account, each, failed, merge, spend
+from syncir_ray.stages.pixels import good, outcomes_of
+
+
+class Embed:
+    """Pixels of a unit -> image_id, feature (width,) float16, status, reason, detail."""
+
+    def __init__(self, model: str, batch: int, threads: int) -> None:
+        from syncir_ray.models.backbone import Backbone  # torch: in the actors alone
+
+        folder = weights.fetch(model)
+        self.resize = preprocessing.read(folder).resize
+        self.model = Backbone(folder, batch, threads)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        rows, pixels = good(table, self.resize)
+        outputs, seconds = each(self.model, pixels)
+        outcomes = outcomes_of(table)
+        matrix = np.zeros((table.num_rows, self.model.width), np.float16)
+        missing = np.ones(table.num_rows, bool)
+        for row, output in zip(rows, outputs, strict=True):
+            if isinstance(output, Exception):
+                outcomes[row] = failed("model error", f"{type(output).__name__}: {output}")
+            elif not np.isfinite(output).all():
+                outcomes[row] = failed("feature is not finite")
+            else:
+                matrix[row], missing[row] = output, False
+        feature = pa.FixedSizeListArray.from_arrays(
+            pa.array(matrix.reshape(-1)), self.model.width, mask=pa.array(missing)
+        )
+        result = pa.table(
+            [table["image_id"], feature, *account(outcomes)], schema=schemas.features(self.model.width)
+        )
+        for field in UNIT:
+            result = result.append_column(field, table[field.name])
+        return spend(result, seconds, len(rows))
+
+
+def finish(run: Run, unit: Unit, items: pa.Table, before: pa.Table | None) -> pa.Table:
+    return merge(items.schema, items, before)
+
+
+def matrix(tables: list[pa.Table]) -> tuple[np.ndarray, np.ndarray]:
+    """image_ids (n,) uint64 and features (n, width) float32, unit length, of the rows that have one."""
+    ids, rows = [], []
+    for table in tables:
+        column = table["feature"].combine_chunks()
+        there = np.asarray(column.is_valid())
+        width = column.type.list_size
+        # `.values` ignores the slice of a sliced array; `.flatten()` would drop the nulls' slots
+        values = column.values.slice(column.offset * width, len(column) * width)
+        flat = values.to_numpy(zero_copy_only=False).reshape(len(column), width)
+        ids.append(table["image_id"].to_numpy()[there])
+        rows.append(flat[there].astype(np.float32))
+    features = np.concatenate(rows)
+    # float16 rounds the length by up to 1e-3, which is of the order of the gap that pairs are told apart by
+    features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    return np.concatenate(ids), features

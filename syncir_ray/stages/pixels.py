@@ -1,0 +1,57 @@
+"""Images of a unit as pixels of the model's size: the CPU half of the features and captions stages."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from syncir_ray.images import BadImage, Resize, decode
+from syncir_ray.run import Run
+from syncir_ray.schemas import ACCOUNT, DONE
+from syncir_ray.stages.account import account, done, failed, unit_of, with_unit
+from syncir_ray.stages.manifest import read_image
+
+COLUMNS = ("image_id", "uri", "object", "offset", "length")
+
+
+@dataclass(frozen=True)
+class Load:
+    """A unit's images, read and decoded: image_id, pixels, status, reason, detail.
+
+    Pixels are (height × width × 3) uint8 as fixed-size binary: one copy, no offsets. A bad image has black ones.
+    """
+
+    run: Run
+    root: str
+    resize: Resize
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        unit, ids = unit_of(table)
+        rows = self.run.read_range("manifest", unit, COLUMNS).take(ids - np.uint64(unit.start)).to_pylist()
+        pixels = np.zeros((len(rows), self.resize.height, self.resize.width, 3), np.uint8)
+        outcomes = []
+        for i, row in enumerate(rows):
+            try:
+                pixels[i] = decode(read_image(self.root, row), self.resize)
+                outcomes.append(done())
+            except BadImage as bad:
+                outcomes.append(failed(bad.reason))
+        kind = pa.binary(pixels[0].nbytes if len(rows) else 1)
+        column = pa.FixedSizeBinaryArray.from_buffers(kind, len(rows), [None, pa.py_buffer(pixels)])
+        names = ["image_id", "pixels", *(f.name for f in ACCOUNT)]
+        return with_unit(pa.table([pa.array(ids), column, *account(outcomes)], names=names), unit)
+
+
+def good(table: pa.Table, resize: Resize) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that are images so far, and their pixels as (n, height, width, 3) uint8."""
+    column = table["pixels"].combine_chunks()
+    size = column.type.byte_width
+    flat = np.frombuffer(column.buffers()[1], np.uint8, len(column) * size, column.offset * size)
+    rows = np.flatnonzero(np.asarray(table["status"].to_pylist(), object) == DONE)
+    pixels = flat.reshape(len(column), resize.height, resize.width, 3)
+    return rows, pixels if len(rows) == len(column) else pixels[rows]
+
+
+def outcomes_of(table: pa.Table) -> list[tuple[str, str | None, str | None]]:
+    """The rows' status, reason and detail so far."""
+    return list(zip(*(table[f.name].to_pylist() for f in ACCOUNT), strict=True))

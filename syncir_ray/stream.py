@@ -1,0 +1,88 @@
+"""One stage through Ray Data: units out, items through the operators, committed units back.
+
+Each block is one unit from its first operator to its commit: blocks are neither split (no target size) nor
+batched together (`batch_size=None`), so that a unit is committed whole and computed the same way every time.
+"""
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext, Dataset
+
+from syncir_ray.config import Pool
+from syncir_ray.lease import LostLease
+from syncir_ray.run import Counts, Unit
+from syncir_ray.stages.commit import Commit
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """An operator of stateless tasks, `cpus` each."""
+
+    work: Callable[[pa.Table], pa.Table]
+    cpus: float
+
+    def __call__(self, data: Dataset) -> Dataset:
+        return data.map_batches(self.work, batch_size=None, batch_format="pyarrow", num_cpus=self.cpus)
+
+
+@dataclass(frozen=True)
+class Actors:
+    """An operator of actors that hold a model: `work(**arguments)` is built once in each."""
+
+    work: type
+    arguments: dict[str, Any]
+    pool: Pool
+
+    def __call__(self, data: Dataset) -> Dataset:
+        return data.map_batches(
+            self.work,
+            fn_constructor_kwargs=self.arguments,
+            batch_size=None,
+            batch_format="pyarrow",
+            # 2 in flight: the next unit is on its way while one is computed, no more wait in memory.
+            compute=ActorPoolStrategy(
+                min_size=self.pool.min, max_size=self.pool.max, max_tasks_in_flight_per_actor=2
+            ),
+            num_cpus=self.pool.cpus,
+            num_gpus=self.pool.gpus,
+        )
+
+
+Operator = Callable[[Dataset], Dataset]
+
+
+def stream(
+    works: list[pa.Table], operators: Sequence[Operator], commit: Commit, cpus: float, lost: threading.Event
+) -> Iterator[tuple[Unit, Counts]]:
+    """Run one stage over `works`; yields each unit once it is committed.
+
+    Raises:
+        LostLease: another driver has taken the run meanwhile.
+    """
+    _settings()
+    data: Dataset = ray.data.from_arrow(works)  # one block a unit
+    for operator in (*operators, Tasks(commit, cpus)):
+        data = operator(data)
+    for batch in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        assert isinstance(batch, pa.Table)
+        for line in batch.to_pylist():
+            yield Unit(line["start"], line["count"]), Counts(**json.loads(line["counts"]))
+        if lost.is_set():
+            raise LostLease("another driver has taken this run; it continues there")
+
+
+def _settings() -> None:
+    context = DataContext.get_current()
+    context.target_max_block_size = None
+    context.enable_progress_bars = False  # ours says done, failed and filtered
+    context.print_on_execution_start = False
+    context.execution_no_progress_timeout_s = -1  # waiting for nodes to come up is no failure
+    context.raise_original_map_exception = True
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is raised, and told in a line

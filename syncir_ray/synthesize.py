@@ -1,0 +1,83 @@
+"""One `synthesize` command: look before anything is loaded, hold the run, run the pipeline, say how it went."""
+
+from dataclasses import replace
+from functools import lru_cache
+
+from syncir_ray import record, storage
+from syncir_ray.config import Config
+from syncir_ray.errors import UserError
+from syncir_ray.lease import LostLease, hold
+from syncir_ray.ledger import ledger
+from syncir_ray.models import weights
+from syncir_ray.placement import Place
+from syncir_ray.progress import Screen
+from syncir_ray.report.build import write
+from syncir_ray.run import Run
+from syncir_ray.stages.manifest import look
+
+
+def synthesize(out: str, config: Config, retry: bool, again: str) -> int:
+    """Run or continue the pipeline into `out`; the exit status.
+
+    Args:
+        again: the command that continues this run, printed when it fails.
+
+    Raises:
+        UserError: before any model is loaded, where the user can mend it.
+    """
+    run, screen = Run(out), Screen()
+    if not run.seal("manifest"):
+        look(config.manifest)
+    revisions = {stage: weights.check(model) for stage, model in record.models(config).items()}
+    with hold(run) as lost:
+        record.enter(run, config, revisions)
+        screen.say(f"run       {out}")
+
+        @lru_cache(maxsize=1)
+        def place() -> Place:
+            from syncir_ray import session
+
+            placed = session.start(_pinned(config, revisions))
+            screen.say(f"          {placed.note}")
+            return placed
+
+        try:
+            from syncir_ray.job import Job
+            from syncir_ray.pipeline import synthesize as pipeline
+
+            pipeline(Job(run, place, config, screen, lost, retry))
+            if screen.ran or not storage.exists(run.at("report", "index.html")):
+                write(out)
+        except (Exception, KeyboardInterrupt) as error:
+            if isinstance(error, UserError):
+                raise
+            why = "stopped" if isinstance(error, KeyboardInterrupt) else _line(error)
+            screen.say(f"failed    {why}\ncontinue  {again}")
+            return 130 if isinstance(error, KeyboardInterrupt) else 1
+    lines = ledger(run, record.need(run)["config"])
+    screen.close(lines)
+    if failed := sum(sum(line.counts.failed.values()) for line in lines):
+        screen.say(f"{failed:,} rows failed (`syncir status` says why); --retry-failed does them again")
+    screen.say(f"report    {run.at('report', 'index.html')}")
+    return 0
+
+
+def _pinned(config: Config, revisions: dict[str, str]) -> Config:
+    """Every worker loads the revision that was looked up, from wherever it runs."""
+    for stage, model in record.models(config).items():
+        if storage.is_s3(model) or weights.is_local(model):
+            pinned = storage.absolute(model)
+        else:
+            pinned = f"{model.partition('@')[0]}@{revisions[stage]}"
+        config = replace(config, **{stage: replace(getattr(config, stage), model=pinned)})
+    return config
+
+
+def _line(error: BaseException) -> str:
+    """What went wrong, in one line."""
+    if isinstance(error, LostLease):
+        return str(error)
+    while cause := getattr(error, "cause", None) or error.__cause__:  # what a worker raised, under Ray's own
+        error = cause
+    text = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {text[0][:500]}"

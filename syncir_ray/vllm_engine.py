@@ -1,0 +1,81 @@
+"""The `vllm` engine of the queries stage: an operator of `ray.data.llm` between two of ours."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from ray.data import Dataset
+
+from syncir_ray import storage
+from syncir_ray.config import SEED, Queries
+from syncir_ray.models.weights import is_local
+from syncir_ray.placement import Place
+from syncir_ray.stages.queries import from_vllm
+
+# Without a GPU: vLLM in the actor's own process, its cache small (2 cores serve few requests at once).
+CPU_ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1"}
+
+
+@dataclass(frozen=True)
+class Vllm:
+    """Prompts of whole units -> prompt_id, query_text, status, reason, detail."""
+
+    config: Queries
+    place: Place
+
+    def __call__(self, data: Dataset) -> Dataset:
+        from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+
+        pool, source = self.config.pool, self.config.model
+        environment = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+        engine: dict[str, Any] = {
+            "max_model_len": self.config.max_length,
+            "max_num_seqs": pool.batch,
+            "load_format": "safetensors",  # never a pickle
+            "enable_prefix_caching": True,  # the prompt's own words come after the captions; the template before
+            "seed": SEED,
+            "disable_log_stats": True,
+        }
+        if is_local(source):
+            source = storage.absolute(source)
+            environment["HF_HUB_OFFLINE"] = "1"
+        elif "@" in source:
+            source, engine["revision"] = source.split("@", 1)
+        if not self.place.gpu:
+            environment |= CPU_ENVIRONMENT
+            # float32: rounding then hardly ever turns an answer when a request meets other neighbours
+            engine |= {"enforce_eager": True, "dtype": "float32"}
+        processor = build_processor(
+            vLLMEngineProcessorConfig(
+                model_source=source,
+                engine_kwargs=engine,
+                concurrency=(pool.min, pool.max),
+                # A batch is a unit: rows of two units never share one, so a unit comes out whole.
+                batch_size=self.config.rows,
+                max_pending_requests=pool.batch,
+                should_continue_on_error=True,
+                runtime_env={"env_vars": environment},
+                placement_group_config={"bundles": [_bundle(pool.cpus, pool.gpus)]},
+                chat_template_stage={"enabled": True, "num_cpus": self.place.light},
+                tokenize_stage=False,  # the engine does both itself
+                detokenize_stage=False,
+                log_engine_metrics=False,
+            ),
+            preprocess=lambda row: {
+                **row,
+                "messages": [{"role": "user", "content": row["prompt"]}],
+                "sampling_params": {"temperature": 0.0, "max_tokens": self.config.max_tokens},
+            },
+            preprocess_map_kwargs={"num_cpus": self.place.light},
+        )
+        return processor(data).map_batches(
+            self.read, batch_size=None, batch_format="pyarrow", num_cpus=self.place.light
+        )
+
+    def read(self, table: pa.Table) -> pa.Table:
+        """What came out of the engine, read as any engine's answers."""
+        return from_vllm(table.to_pylist(), self.config.max_tokens, self.config.pool.batch)
+
+
+def _bundle(cpus: float, gpus: float) -> dict[str, float]:
+    return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}

