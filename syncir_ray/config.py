@@ -80,7 +80,8 @@ class Captions:
 
     source: Literal["model", "manifest"] = "model"
     """`manifest`: the manifest's own `caption` column stands in for the captioner."""
-    model: str = "Salesforce/blip-image-captioning-base"
+    model: str = "Salesforce/blip-image-captioning-large"
+    """The base model is published as a pickle only, which is never read."""
     max_tokens: int = 30
     """Longest caption in tokens; BLIP's captions of COCO are about ten."""
     beams: int = 3

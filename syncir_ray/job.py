@@ -51,30 +51,30 @@ class Job:
             key: the column of the `total` ids that must each have one row.
         """
         seal = self.run.seal(name)
-        again = bool(seal and seal.counts.failed and self.retry)
-        if seal and not again:
+        if seal and not (self.retry and seal.counts.failed):
             self.screen.skipped(name, seal)
             return seal
         committed = set(self.run.units(name))
         if strangers := committed - units.keys():
             raise RuntimeError(f"{self.run.at(name, min(strangers).name)}: not an object of this run")
-        if again:
+        if seal:
             self.run.reopen(name)
-            todo = {u: failed for u in sorted(committed) if len(failed := self._failed(name, u, key))}
-        else:
-            todo = {u: ids(u) for u in units if u not in committed}
-        commit = Commit(self.run, name, finish, again)
-        with self.screen.stage(name, sum(units.values()), _rows(units, units.keys() - todo.keys())) as line:
-            for unit in [u for u in todo if not len(todo[u])]:
-                line.advance(units[unit], commit.nothing(unit))
-            works = [work(u, todo[u]) for u in todo if len(todo[u])]
-            if works:
-                place = self.place()
-                for unit, counts in stream(works, operators(place), commit, place.light, self.lost):
-                    line.advance(units[unit], counts)
+        missing = {u: ids(u) for u in units if u not in committed}
+        failed = {u: rows for u in sorted(committed) if self.retry and len(rows := self._failed(name, u, key))}
+        before = sum(units[u] for u in committed - failed.keys())
+        with self.screen.stage(name, sum(units.values()), before) as line:
+            for todo, commit in (
+                (missing, Commit(self.run, name, finish)),
+                (failed, Commit(self.run, name, finish, again=True)),
+            ):
+                for unit in [u for u in todo if not len(todo[u])]:
+                    line.advance(units[unit], commit.nothing(unit))
+                if works := [work(u, todo[u]) for u in todo if len(todo[u])]:
+                    place = self.place()
+                    for unit, counts in stream(works, operators(place), commit, place.light, self.lost):
+                        line.advance(units[unit], counts)
         carry.drop_stale(self.run, name)
-        seal = self.run.close(name, key, total)
-        return seal
+        return self.run.close(name, key, total)
 
     def _failed(self, name: str, unit: Unit, key: str) -> np.ndarray:
         """The ids of a unit that failed."""
@@ -82,10 +82,6 @@ class Job:
             return np.empty(0, np.uint64)
         rows = self.run.read(name, unit, [key, "status"])
         return np.unique(rows.filter(pc.equal(rows["status"], FAILED))[key].to_numpy())
-
-
-def _rows(units: dict[Unit, int], some: set[Unit]) -> int:
-    return sum(units[unit] for unit in some)
 
 
 def one_each(units: list[Unit]) -> dict[Unit, int]:

@@ -29,7 +29,7 @@ class Progress:
     start: float = field(default_factory=time.monotonic)
     rows: int = 0
     counts: Counts = field(default_factory=Counts)
-    changed: float = 0.0
+    end: float | None = None
 
     def advance(self, rows: int, counts: Counts) -> None:
         """Another unit of `rows` rows is committed."""
@@ -38,7 +38,7 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        return time.monotonic() - self.start
+        return (self.end or time.monotonic()) - self.start
 
     def text(self) -> str:
         done, rate = self.before + self.rows, self.rows / max(self.seconds, 1e-9)
@@ -89,6 +89,7 @@ class Screen:
             if before:
                 self.say(f"{WORDS.get(name, name):<9} {before:,}/{total:,} rows finished before")
             yield progress
+        progress.end = time.monotonic()
         self.say(f"{progress.text()} · {clock(progress.seconds)}")
 
     def close(self, lines: list[Line]) -> None:

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -44,4 +46,18 @@ def _init() -> None:
             raise UserError(f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: {line}") from None
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # A stage starts its workers together; by default Ray warns on our terminal above one a core.
+    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
     ray.init(include_dashboard=False, num_cpus=os.cpu_count(), **settings)
+    _native_log()
+
+
+def _native_log() -> None:
+    """Send what Ray's C++ half prints in this process to Ray's log folder: it warns of every actor pool of Ray
+    Data that its arguments lie in the object store, where Ray Data keeps them."""
+    if sys.stderr is not sys.__stderr__:
+        return  # someone has redirected it already
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    log = Path(ray._private.worker._global_node.get_logs_dir_path(), "driver-native.log")
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 2)

@@ -28,6 +28,10 @@ def synthesize(out: str, config: Config, retry: bool, again: str) -> int:
     run, screen = Run(out), Screen()
     if not run.seal("manifest"):
         look(config.manifest)
+    if config.queries.engine == "openai" and not run.seal("queries"):
+        from syncir_ray.models.writer_openai import check_server
+
+        check_server(config.queries.url)
     revisions = {stage: weights.check(model) for stage, model in record.models(config).items()}
     with hold(run) as lost:
         record.enter(run, config, revisions)
@@ -77,7 +81,7 @@ def _line(error: BaseException) -> str:
     """What went wrong, in one line."""
     if isinstance(error, LostLease):
         return str(error)
-    while cause := getattr(error, "cause", None) or error.__cause__:  # what a worker raised, under Ray's own
+    while cause := getattr(error, "cause", None):  # what a worker raised, under Ray's own
         error = cause
     text = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {text[0][:500]}"

@@ -1,5 +1,7 @@
 """The `vllm` engine of the queries stage: an operator of `ray.data.llm` between two of ours."""
 
+import logging
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +26,10 @@ class Vllm:
     place: Place
 
     def __call__(self, data: Dataset) -> Dataset:
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # vLLM is imported here too, to look at the model
         from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
+        logging.getLogger("ray.llm").setLevel(logging.ERROR)
         pool, source = self.config.pool, self.config.model
         environment = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
         engine: dict[str, Any] = {
@@ -45,6 +49,7 @@ class Vllm:
             environment |= CPU_ENVIRONMENT
             # float32: rounding then hardly ever turns an answer when a request meets other neighbours
             engine |= {"enforce_eager": True, "dtype": "float32"}
+        logging.disable(logging.INFO)  # it calls ray.init() once more, which is told
         processor = build_processor(
             vLLMEngineProcessorConfig(
                 model_source=source,
@@ -68,6 +73,7 @@ class Vllm:
             },
             preprocess_map_kwargs={"num_cpus": self.place.light},
         )
+        logging.disable(logging.NOTSET)
         return processor(data).map_batches(
             self.read, batch_size=None, batch_format="pyarrow", num_cpus=self.place.light
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
+import pytest
 import timm
 import torch
 from timm.models import save_for_hf
@@ -13,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     BertConfig,
     BertModel,
-    BertTokenizerFast,
+    BertTokenizer,
     BlipConfig,
     BlipForConditionalGeneration,
     BlipImageProcessor,
@@ -26,6 +27,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from syncir_ray.models.device import Device
 from syncir_ray.models.prompt import prompt
 
 WORDS = (
@@ -47,6 +49,17 @@ def _seeded() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
+
+
+def in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let models on the CPU take the type that they have on a GPU."""
+    init = Device.__init__
+
+    def halved(self: Device, threads: int, half: torch.dtype = torch.bfloat16) -> None:
+        init(self, threads, half)
+        self.dtype = half
+
+    monkeypatch.setattr(Device, "__init__", halved)
 
 
 def _tell_apart(model: torch.nn.Module, side: int) -> None:
@@ -89,7 +102,7 @@ def blip(folder: Path) -> Path:
         BlipForConditionalGeneration(BlipConfig(text_config=text, vision_config=vision)).save_pretrained(folder)
     BlipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
     # On its own: saved within a BlipProcessor, the tokenizer would lose its settings.
-    BertTokenizerFast(vocab=VOCAB, model_max_length=64).save_pretrained(folder)
+    BertTokenizer(vocab=VOCAB, model_max_length=64).save_pretrained(folder)
     return folder
 
 
@@ -101,7 +114,7 @@ def bert(folder: Path) -> Path:
     )  # fmt: skip
     with _seeded():
         BertModel(config).save_pretrained(folder)
-    BertTokenizerFast(vocab=VOCAB, model_max_length=64).save_pretrained(folder)
+    BertTokenizer(vocab=VOCAB, model_max_length=64).save_pretrained(folder)
     return folder
 
 

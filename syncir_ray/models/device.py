@@ -46,7 +46,8 @@ class Feed:
             ValueError: pixels of another shape or type.
         """
         if pixels.dtype != np.uint8 or pixels.shape[1:] != self.shape:
-            raise ValueError(f"pixels must be uint8 (n, {self.shape}), not {pixels.dtype} {pixels.shape}")
+            wanted = ", ".join(map(str, self.shape))
+            raise ValueError(f"pixels must be uint8 (n, {wanted}), not {pixels.dtype} {pixels.shape}")
         parts = [pixels[i : i + self.batch] for i in range(0, len(pixels), self.batch)]
         for part in self._ahead(parts) if self.device.cuda else map(_owned, parts):
             # Permuted, a row of RGB pixels is channels_last already. Normalised in fp32, rounded once.

@@ -1,7 +1,7 @@
 """How a stage's work is handed out and accounted for: every id of a unit comes back as exactly one row.
 
-`Work` rows go out, one a unit; items come back with the unit they belong to; `merge` makes the unit's table of
-them. The callables between see whole units, so that batches, and with them the last bits of what a model
+`work` tables go out, one row a unit; items come back with the unit they belong to; `merge` makes the unit's table
+of them. The callables between see whole units, so that batches, and with them the last bits of what a model
 computes, are the same in a resumed run.
 """
 
@@ -27,6 +27,8 @@ UNIT = [
     pa.field("unit_items", pa.int64()),  # items of the unit under way: all of them must arrive together
 ]
 MODEL = [pa.field("model_seconds", pa.float64()), pa.field("calls", pa.int64())]
+# So few items that all of them may be bad: failed rows come back together in `--retry-failed`.
+FEW = 4
 
 
 def work(unit: Unit, ids: Sequence[int] | np.ndarray) -> pa.Table:
@@ -36,9 +38,15 @@ def work(unit: Unit, ids: Sequence[int] | np.ndarray) -> pa.Table:
 
 
 def unit_of(table: pa.Table) -> tuple[Unit, np.ndarray]:
-    """The unit of a one-row `Work` table, and the ids to work on."""
+    """The unit of a one-row `work` table, and the ids to work on, (n,) uint64.
+
+    Raises:
+        RuntimeError: several units in one block: their items could not be told apart.
+    """
+    if table.num_rows != 1:
+        raise RuntimeError(f"a block of {table.num_rows} units where one was meant")
     unit = Unit(table["start"][0].as_py(), table["count"][0].as_py())
-    return unit, table["ids"].combine_chunks().values.to_numpy(zero_copy_only=False)
+    return unit, table["ids"][0].values.to_numpy()
 
 
 def with_unit(items: pa.Table, unit: Unit) -> pa.Table:
@@ -64,27 +72,35 @@ def filtered(reason: str) -> Outcome:
 
 
 def failed(reason: str, detail: str = "") -> Outcome:
-    return FAILED, reason, " ".join(detail.split())[:DETAIL] or None
+    return FAILED, reason, encodable(" ".join(detail.split()))[:DETAIL] or None
+
+
+def encodable(text: str) -> str:
+    """`text` as UTF-8 can hold it: a server's JSON may name half a surrogate pair, which no Arrow string takes."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def each(model: Callable[[Any], Any], items: Any) -> tuple[list[Any], float]:
     """What `model` makes of `items`: an output or the exception for each, and the seconds it took.
 
-    One bad item must not cost its batch: where the whole fails, each is tried alone. Where each fails alone
-    too, the model is at fault and not the items.
+    One bad item must not cost its batch: where the whole fails, each is tried alone. Where each of more than
+    `FEW` fails alone too, the model is at fault and not the items.
 
     Raises:
-        Exception: the model's own, when it fails on every one of several items.
+        Exception: the model's own, when it fails on every one of more than `FEW` items.
+        RuntimeError: it gave another number of outputs than it was given items.
     """
     if not len(items):
         return [], 0.0
     start = time.perf_counter()
     try:
         outputs = list(model(items))
-    except Exception as error:
+    except Exception:
         outputs = [_alone(model, items[i : i + 1]) for i in range(len(items))]
-        if len(outputs) > 1 and all(isinstance(o, Exception) for o in outputs):
-            raise error
+        if len(outputs) > FEW and all(isinstance(o, Exception) for o in outputs):
+            raise
+    if len(outputs) != len(items):
+        raise RuntimeError(f"{len(outputs)} outputs of a model for {len(items)} items")
     return outputs, time.perf_counter() - start
 
 
@@ -92,7 +108,9 @@ def _alone(model: Callable[[Any], Any], item: Any) -> Any:
     try:
         return next(iter(model(item)))
     except Exception as error:
-        return error
+        # without what it would keep alive: the frames it came through, and the batch's own error, hold the batch
+        error.__context__ = error.__cause__ = None
+        return error.with_traceback(None)
 
 
 def spend(items: pa.Table, seconds: float, calls: int) -> pa.Table:

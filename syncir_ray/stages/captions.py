@@ -34,7 +34,10 @@ def in_pairs(pairs: pa.Table, images: int) -> np.ndarray:
 
 
 def finish(run: Run, unit: Unit, items: pa.Table | None, before: pa.Table | None) -> pa.Table:
-    """Captions made now, else those of before or carried over; the other images are in no pair."""
+    """Captions made now, else those of before or carried over; the other images are in no pair.
+
+    A carried caption stays done where its image is in no pair any more: nobody asks for it, but it is there.
+    """
     rest = not_asked(unit, schemas.CAPTIONS, NOT_IN_A_PAIR)
     return merge(schemas.CAPTIONS, items, carry.captions(run, unit) if before is None else before, rest)
 

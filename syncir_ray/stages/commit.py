@@ -10,13 +10,19 @@ import pyarrow.compute as pc
 from syncir_ray.run import Counts, Run, Unit, count
 from syncir_ray.stages.account import MODEL, UNIT
 
+LINES = pa.schema([("start", pa.int64()), ("count", pa.int64()), ("counts", pa.string())])
+
 # (run, unit, computed items if any, the unit's earlier table when it is done again) -> the unit's whole table
 Finish = Callable[[Run, Unit, pa.Table | None, pa.Table | None], pa.Table]
 
 
 @dataclass(frozen=True)
 class Commit:
-    """Items of one or more whole units -> one row a unit: start, count, counts as JSON."""
+    """Items of one or more whole units -> one row a unit: start, count, counts as JSON.
+
+    Raises:
+        RuntimeError: the items of a unit did not arrive together; nothing of it is written.
+    """
 
     run: Run
     table: str
@@ -31,9 +37,9 @@ class Commit:
             unit = Unit(start, rows["unit_count"][0].as_py())
             if rows.num_rows != rows["unit_items"][0].as_py():
                 raise RuntimeError(f"{self.table} {unit.name}: its items arrived apart")
-            lines.append((unit.start, unit.count, json.dumps(asdict(self.one(unit, rows)))))
-        start, size, counts = (list(column) for column in zip(*lines, strict=True)) if lines else ([], [], [])
-        return pa.table({"start": start, "count": size, "counts": counts})
+            counts = json.dumps(asdict(self.one(unit, rows)))
+            lines.append({"start": unit.start, "count": unit.count, "counts": counts})
+        return pa.Table.from_pylist(lines, LINES)
 
     def nothing(self, unit: Unit) -> Counts:
         """Commit a unit of which no id had to be worked on."""

@@ -10,6 +10,9 @@ from syncir_ray.run import Run, Unit
 from syncir_ray.stages.account import UNIT, account, each, failed, merge, spend
 from syncir_ray.stages.pixels import good, outcomes_of
 
+# What `matrix` reads of the table.
+COLUMNS = ["image_id", "feature"]
+
 
 class Embed:
     """Pixels of a unit -> image_id, feature (width,) float16, status, reason, detail."""
@@ -46,22 +49,16 @@ class Embed:
 
 
 def finish(run: Run, unit: Unit, items: pa.Table, before: pa.Table | None) -> pa.Table:
+    """Features made now, else those of before."""
     return merge(items.schema, items, before)
 
 
-def matrix(tables: list[pa.Table]) -> tuple[np.ndarray, np.ndarray]:
+def matrix(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """image_ids (n,) uint64 and features (n, width) float32, unit length, of the rows that have one."""
-    ids, rows = [], []
-    for table in tables:
-        column = table["feature"].combine_chunks()
-        there = np.asarray(column.is_valid())
-        width = column.type.list_size
-        # `.values` ignores the slice of a sliced array; `.flatten()` would drop the nulls' slots
-        values = column.values.slice(column.offset * width, len(column) * width)
-        flat = values.to_numpy(zero_copy_only=False).reshape(len(column), width)
-        ids.append(table["image_id"].to_numpy()[there])
-        rows.append(flat[there].astype(np.float32))
-    features = np.concatenate(rows)
-    # float16 rounds the length by up to 1e-3, which is of the order of the gap that pairs are told apart by
+    column = table["feature"].combine_chunks()
+    there = column.is_valid().to_numpy(zero_copy_only=False)
+    # of a sliced array too: flatten() keeps to the slice, and leaves the rows out that are null
+    features = column.flatten().to_numpy().reshape(-1, column.type.list_size).astype(np.float32)
+    # float16 rounds the length by up to 5e-4, which is of the order of the gap that pairs are told apart by
     features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    return np.concatenate(ids), features
+    return table["image_id"].to_numpy()[there], features

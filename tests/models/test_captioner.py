@@ -45,7 +45,7 @@ def test_captions_are_those_of_generate(folder: Path, beams: int) -> None:
     expected = []
     for image in images:
         tokens = model.generate(**processor(image, return_tensors="pt"), num_beams=beams, max_new_tokens=8)
-        expected.append(tokenizer.decode(tokens[0], skip_special_tokens=True).strip())
+        expected += [text.strip() for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
     assert captioner(pixels(images, preprocessing(folder))) == expected
     assert len(set(expected)) > 3  # the images are told apart
 
@@ -63,6 +63,14 @@ def test_captions_are_short_and_the_same_again(folder: Path) -> None:
     assert captioner(seen[:0]) == []
 
 
+def test_half_precision(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_models.in_half_precision(monkeypatch)
+    captioner = Captioner(folder, batch=2, max_tokens=8, beams=3, threads=1)
+    assert next(captioner._model.parameters()).dtype == torch.bfloat16
+    captions = captioner(pixels(pictures(5), preprocessing(folder)))
+    assert len(captions) == 5 and all(captions)
+
+
 def test_no_advice_is_printed(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     Captioner(folder, batch=2, max_tokens=4, beams=2, threads=1)(pixels(pictures(2), preprocessing(folder)))
     assert capfd.readouterr() == ("", "")
@@ -76,5 +84,7 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_captions_on_a_gpu(folder: Path) -> None:
-    captions = Captioner(folder, batch=2, max_tokens=4, beams=2, threads=1)(pixels(pictures(5), preprocessing(folder)))
+    captions = Captioner(folder, batch=2, max_tokens=4, beams=2, threads=1)(
+        pixels(pictures(5), preprocessing(folder))
+    )
     assert len(captions) == 5

@@ -12,10 +12,10 @@ DOG = "Replace the dog with a cat."
 def test_prompt_is_figure_3() -> None:
     # Copied from the paper by hand, not from the code.
     figure = (
-        "Source sentence: a dog Target sentence: a cat on a mat If source sentence describes a source picture "
-        "and target sentence describes a target picture, the source picture and an instruction are used to "
-        "find the target picture. The instruction should indicate the difference between source and target. "
-        "It should be as short as possible. Show the instruction."
+        "Source sentence: a dog Target sentence: a cat on a mat If source sentence describes a source "
+        "picture and target sentence describes a target picture, the source picture and an instruction "
+        "are used to find the target picture. The instruction should indicate the difference between "
+        "source and target. It should be as short as possible. Show the instruction."
     )
     asked = prompt("a dog", "a cat on a mat")
     assert asked.split() == figure.split()
@@ -128,7 +128,7 @@ def test_a_cut_answer_is_no_instruction(answer: str) -> None:
 
 def test_a_long_odd_answer_is_read_quickly() -> None:
     # A regular expression that tries everything would take minutes here.
-    for odd in ("instruction ", "the ", "short ", "\n", " ", "\n ", "> ", "```\n", "here is\n", '"', "sure, "):
+    for odd in ("instruction ", "the ", "short ", "\n", " ", "\n ", "> ", "```\n", "here is\n", '"'):
         for end in ("", "x", "\nx\n\nx"):
             with suppress(BadAnswer):
                 query_text("x" + odd * 10_000 + end)

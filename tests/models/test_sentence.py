@@ -59,6 +59,17 @@ def test_a_sentence_transformers_folder_does_as_it_says(batch: int, tmp_path: Pa
     np.testing.assert_allclose(found, mean / np.linalg.norm(mean, axis=1, keepdims=True), atol=1e-5)
 
 
+def test_half_precision_is_close(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = small_models.bert(tmp_path / "b"), small_models.sentence_transformer(tmp_path / "s")
+    whole = [SentenceEncoder(folder, 3, threads=1)(TEXTS) for folder in folders]
+    small_models.in_half_precision(monkeypatch)
+    for folder, expected in zip(folders, whole, strict=True):
+        found = SentenceEncoder(folder, 3, threads=1)(TEXTS)
+        assert found.dtype == np.float32
+        cosines = (found * expected).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)
+        assert cosines.min() > 0.999
+
+
 def test_no_texts(tmp_path: Path) -> None:
     for folder in (small_models.bert(tmp_path / "b"), small_models.sentence_transformer(tmp_path / "s")):
         assert SentenceEncoder(folder, 4, threads=1)([]).shape == (0, 32)
@@ -68,11 +79,13 @@ def test_a_masked_language_model_does_without_its_pooler(tmp_path: Path) -> None
     folder = small_models.bert(tmp_path)
     expected = by_hand(folder)
     state = load_file(folder / "model.safetensors")
-    save_file({k: v for k, v in state.items() if "pooler" not in k}, folder / "model.safetensors", {"format": "pt"})
+    save_file(
+        {k: v for k, v in state.items() if "pooler" not in k}, folder / "model.safetensors", {"format": "pt"}
+    )
     np.testing.assert_allclose(SentenceEncoder(folder, 4, threads=1)(TEXTS), expected, atol=1e-5)
     del state["embeddings.word_embeddings.weight"]
     save_file(state, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(UserError, match="lacks embeddings.word_embeddings.weight"):
+    with pytest.raises(UserError, match=r"lacks embeddings.word_embeddings.weight"):
         SentenceEncoder(folder, 4, threads=1)
 
 
@@ -93,7 +106,7 @@ def test_no_module_is_unpickled(tmp_path: Path) -> None:
     assert SentenceEncoder(folder, 4, threads=1)(TEXTS).shape == (len(TEXTS), 8)
     (folder / "2_Dense" / "model.safetensors").unlink()
     (folder / "2_Dense" / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(mark)))
-    with pytest.raises(UserError, match="2_Dense: has pytorch_model.bin but no model.safetensors"):
+    with pytest.raises(UserError, match=r"2_Dense: has pytorch_model.bin but no model.safetensors"):
         SentenceEncoder(folder, 4, threads=1)
     assert not mark.exists()
 

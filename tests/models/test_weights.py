@@ -1,15 +1,10 @@
-"""Weights from a folder, from a hub (a small HTTP server that answers like one) and from a real S3 server."""
+"""Weights from a folder and from a real S3 server; from a hub in test_hub.py."""
 
-import hashlib
 import json
 import os
 import pickle
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +17,6 @@ from syncir_ray.models.backbone import Backbone
 from syncir_ray.models.captioner import Captioner
 from syncir_ray.models.sentence import SentenceEncoder
 from tests import s3_server, small_models
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture
@@ -81,10 +74,10 @@ def test_a_pickle_is_refused_and_never_opened(kind: str, tmp_path: Path) -> None
     folder, mark = tmp_path / "model", tmp_path / "unpickled"
     if kind in ("timm", "transformers"):
         small_models.resnet(folder, kind)  # type: ignore[arg-type]
+    elif kind == "sentence":
+        small_models.sentence_transformer(folder)
     else:
-        {"blip": small_models.blip, "bert": small_models.bert, "sentence": small_models.sentence_transformer}[kind](
-            folder
-        )
+        getattr(small_models, kind)(folder)
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(mark)))
     for ask in (weights.check, weights.fetch):
@@ -104,11 +97,12 @@ def test_a_pickle_is_refused_and_never_opened(kind: str, tmp_path: Path) -> None
 def test_what_keeps_a_folder_from_being_a_model(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
     index = folder / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "gone.safetensors"}}))
+    shards = {"a": "model-00001-of-00002.safetensors", "b": "gone.safetensors"}
+    index.write_text(json.dumps({"weight_map": shards}))
     with pytest.raises(UserError, match=r"resnet: the folder lacks gone.safetensors, which its model"):
         weights.check(str(folder))
     index.write_text("{")
-    with pytest.raises(UserError, match="has a broken model.safetensors.index.json"):
+    with pytest.raises(UserError, match=r"has a broken model.safetensors.index.json"):
         weights.check(str(folder))
     index.unlink()
     (folder / "config.json").unlink()
@@ -121,125 +115,12 @@ def test_what_keeps_a_folder_from_being_a_model(folder: Path) -> None:
     ("bert-base-uncased", "bert-base-uncased: no such folder; a hub id is org/name or org/name@revision"),
     ("a b/c", "a b/c: neither a folder here nor a hub id (org/name or org/name@revision)"),
 ])  # fmt: skip
-def test_a_name_that_leads_nowhere(
-    name: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_name_that_leads_nowhere(name: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for ask in (weights.check, weights.fetch):
         with pytest.raises(UserError) as error:
             ask(name)
         assert str(error.value) == line
-
-
-class Hub(ThreadingHTTPServer):
-    """Serves `files` as the model org/name at COMMIT, the way the hub does, and notes what was asked."""
-
-    def __init__(self, files: dict[str, bytes]) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
-        self.files = files
-        self.asked: list[str] = []
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-
-class _Answer(BaseHTTPRequestHandler):
-    server: Hub
-
-    def do_GET(self) -> None:
-        self.server.asked.append(self.path)
-        headers = {"X-Repo-Commit": COMMIT}
-        if self.path.startswith(f"/api/models/org/name/tree/{COMMIT}"):
-            files = self.server.files.items()
-            data = json.dumps(
-                [{"type": "file", "path": name, "size": len(body), "oid": "0"} for name, body in files]
-            ).encode()
-        elif self.path.startswith("/api/models/org/name"):
-            siblings = [{"rfilename": name} for name in self.server.files]
-            data = json.dumps({"id": "org/name", "sha": COMMIT, "siblings": siblings}).encode()
-        elif (name := self.path.removeprefix(f"/org/name/resolve/{COMMIT}/")) in self.server.files:
-            data = self.server.files[name]
-            headers["ETag"] = f'"{hashlib.sha256(data).hexdigest()}"'
-        else:
-            data = b"{}"
-            headers["X-Error-Code"] = "RepoNotFound"
-        self.send_response(404 if "X-Error-Code" in headers else 200)
-        for key, value in {**headers, "Content-Length": str(len(data))}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(data)
-
-    do_HEAD = do_GET
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def hub(folder: Path) -> Iterator[Hub]:
-    files = {path.name: path.read_bytes() for path in folder.iterdir()}
-    server = Hub({**files, "pytorch_model.bin": b"pickle", "modeling.py": b"code", "README.md": b"words"})
-    yield server
-    server.shutdown()
-    server.server_close()
-
-
-def asking(verb: str, model: str, cache: Path, **environment: str) -> str:
-    """weights.<verb>(model) in a process of its own: huggingface_hub reads its environment once."""
-    code = f"""if 1:
-        from syncir_ray.errors import UserError
-        from syncir_ray.models import weights
-        try:
-            print(weights.{verb}({model!r}))
-        except UserError as error:
-            print('UserError:', error)
-    """
-    settings = {**os.environ, "HF_HOME": str(cache), "HF_HUB_OFFLINE": "0", "PYTHONPATH": os.getcwd(), **environment}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=settings)
-    assert done.returncode == 0 and not done.stderr, done.stderr
-    return done.stdout.strip()
-
-
-def test_a_hub_model_is_checked_fetched_and_then_needs_no_hub(hub: Hub, tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
-    assert asking("check", "org/name", cache, HF_ENDPOINT=hub.url) == COMMIT
-    assert not any("resolve" in path for path in hub.asked)  # nothing is loaded to check
-    found = Path(asking("fetch", "org/name", cache, HF_ENDPOINT=hub.url))
-    assert sorted(path.name for path in found.iterdir()) == [
-        "config.json", "model.safetensors", "preprocessor_config.json",
-    ]  # fmt: skip
-    assert not any(path.endswith((".bin", ".py")) for path in hub.asked)
-    asked = len(hub.asked)
-    for model in ("org/name", f"org/name@{COMMIT}"):
-        assert asking("check", model, cache, HF_ENDPOINT=hub.url) == COMMIT
-        assert asking("fetch", model, cache, HF_HUB_OFFLINE="1") == str(found)
-    assert len(hub.asked) == asked
-    # What another program left there in part is not taken for the model.
-    (found / "preprocessor_config.json").unlink()
-    assert "not in the hub cache" in asking("fetch", "org/name", cache, HF_HUB_OFFLINE="1")
-    assert asking("fetch", "org/name", cache, HF_ENDPOINT=hub.url) == str(found)
-    assert (found / "preprocessor_config.json").exists()
-
-
-def test_what_the_hub_refuses_is_one_line(hub: Hub, tmp_path: Path) -> None:
-    def refused(model: str, **environment: str) -> str:
-        said = {asking(verb, model, tmp_path / "empty", **environment) for verb in ("check", "fetch")}
-        assert len(said) == 1
-        return said.pop()
-
-    assert refused("org/name", HF_HUB_OFFLINE="1") == (
-        "UserError: org/name: not in the hub cache, and HF_HUB_OFFLINE is set; name a local or s3:// folder"
-    )
-    unreachable = refused("org/name", HF_ENDPOINT="http://127.0.0.1:9")
-    assert unreachable.startswith("UserError: org/name: hub unreachable (ConnectError")
-    assert unreachable.endswith("; name a local or an s3:// folder")
-    assert refused("org/other", HF_ENDPOINT=hub.url) == (
-        "UserError: org/other: no such folder here, nor a model on the hub (a private one needs HF_TOKEN)"
-    )
-    del hub.files["model.safetensors"]
-    assert "org/name: the hub model has pytorch_model.bin but no *.safetensors" in refused(
-        "org/name", HF_ENDPOINT=hub.url
-    )
 
 
 @pytest.fixture(scope="module")

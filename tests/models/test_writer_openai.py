@@ -1,6 +1,5 @@
 """The openai engine against a real HTTP server on this machine, which does as each test says."""
 
-import socket
 import threading
 import time
 from typing import Any
@@ -9,7 +8,7 @@ import pytest
 
 from syncir_ray.errors import UserError
 from syncir_ray.models.answer import Answer, Failure
-from syncir_ray.models.writer_openai import OpenAIWriter, check_server
+from syncir_ray.models.writer_openai import OpenAIWriter
 from tests.chat_server import KEY, Reply, Server, completion, error, serving
 
 BACKOFF = 0.02  # seconds, instead of 5
@@ -51,6 +50,7 @@ def test_as_many_requests_are_under_way_as_allowed() -> None:
     together = threading.Barrier(4, timeout=10)  # every reply waits until four requests are there
 
     def act(prompt: str, _: int) -> Reply:
+        time.sleep(0.2)  # time for a fifth to come, were it let
         together.wait()
         return completion(prompt)
 
@@ -113,7 +113,8 @@ def test_a_refused_prompt_fails_alone_and_at_once(status: int, reason: str) -> N
         ((200, {}, {"choices": None}), Failure("empty answer", "finish reason None")),
         ((200, {}, {"choices": [None]}), Failure("empty answer", "finish reason None")),
         ((200, {}, {"choices": [{"message": None}]}), Failure("empty answer", "finish reason None")),
-        ((200, {}, {"choices": [{"message": {"content": 3}}]}), Failure("empty answer", "finish reason None")),
+        ((200, {}, {"choices": [{"message": {"content": 3}}]}),
+         Failure("empty answer", "finish reason None")),
         (completion("and and and", "length"), Answer("and and and", True, 7, 3)),
         (completion(None, "length"), Answer("", True, 7, 3)),
         (completion(None, "content_filter"), Failure("refused", "content filter")),
@@ -195,28 +196,3 @@ def test_an_impossible_key_is_not_quoted(key: str, monkeypatch: pytest.MonkeyPat
     with pytest.raises(UserError, match="OPENAI_API_KEY") as caught:
         writer("http://127.0.0.1:9/v1")(["a"])
     assert key not in str(caught.value)
-
-
-def test_check_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    models: Reply = (200, {}, {"object": "list", "data": []})
-    with serving(lambda *_: models) as server:
-        check_server(server.url)
-        with pytest.raises(UserError, match="/v1"):
-            check_server(server.url.removesuffix("/v1"))
-    gone = server.url
-    with serving(lambda *_: error(503)) as server:
-        check_server(server.url)  # it starts: the writer will wait for it
-    with serving(lambda *_: error(401)) as server:
-        with pytest.raises(UserError, match=r"refuses the key.*right") as caught:
-            check_server(server.url)
-        assert KEY not in str(caught.value) and "\n" not in str(caught.value)
-        monkeypatch.delenv("OPENAI_API_KEY")
-        with pytest.raises(UserError, match="set OPENAI_API_KEY"):
-            check_server(server.url)
-    for url in (gone, "127.0.0.1:8000", "http://", "nonsense", "http://127.0.0.1:99999/v1"):
-        with pytest.raises(UserError, match="nothing answers") as caught:
-            check_server(url)
-        assert "\n" not in str(caught.value)
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the connection and says nothing
-        with pytest.raises(UserError, match=r"within 0\.1 s"):
-            check_server(f"http://127.0.0.1:{silent.getsockname()[1]}/v1", timeout=0.1)

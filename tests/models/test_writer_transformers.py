@@ -16,7 +16,7 @@ from syncir_ray.models.writer_transformers import TransformersWriter
 from tests import small_models
 
 TOKENS = 8  # of an answer
-PROMPTS = ["a dog", "a much longer caption of a cat on a mat in the grass", "b", "two birds", "a dog and a cat"]
+PROMPTS = ["a dog", "a much longer caption of a cat on a mat in grass", "b", "two birds", "a dog and a cat"]
 
 
 @pytest.fixture(autouse=True)
@@ -55,11 +55,14 @@ def test_a_batch_answers_as_each_prompt_alone_and_in_order(folder: Path) -> None
 
 
 def test_the_chat_template_is_used_where_there_is_one(folder: Path) -> None:
+    def counts(texts: list[str]) -> list[int]:
+        return [len(ids) for ids in tokenizer(texts).input_ids]
+
     tokenizer = AutoTokenizer.from_pretrained(folder)
     asked = [f"<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n" for prompt in PROMPTS]
-    assert [a.tokens_in for a in answers(folder, PROMPTS)] == [len(tokenizer(text).input_ids) for text in asked]
+    assert [a.tokens_in for a in answers(folder, PROMPTS)] == counts(asked)
     (folder / "chat_template.jinja").unlink()
-    assert [a.tokens_in for a in answers(folder, PROMPTS)] == [len(tokenizer(text).input_ids) for text in PROMPTS]
+    assert [a.tokens_in for a in answers(folder, PROMPTS)] == counts(PROMPTS)
 
 
 def test_an_answer_as_long_as_allowed_is_cut_and_one_that_ends_is_not(folder: Path) -> None:
@@ -70,7 +73,8 @@ def test_an_answer_as_long_as_allowed_is_cut_and_one_that_ends_is_not(folder: Pa
     ids = AutoTokenizer.from_pretrained(folder)(PROMPTS[0], return_tensors="pt").input_ids
     written = model.generate(ids, max_new_tokens=TOKENS, do_sample=False)[0, ids.shape[1] :].tolist()
     third = written[2]
-    settings(folder, eos_token_id=[model.config.eos_token_id, third])  # what it says third anyway is an end now
+    # What it says third anyway is an end now.
+    settings(folder, eos_token_id=[model.config.eos_token_id, third])
     (whole,) = answers(folder, PROMPTS[:1])
     assert not whole.cut and whole.tokens_out == written.index(third) + 1
     # Beside longer answers, the padding after the end is not counted.

