@@ -167,7 +167,7 @@ def bare_vllm(run: Run, config: Config) -> tuple[int, float]:
 
     rows = [r for u in run.need("prompts").units for r in distinct(run.read("prompts", u)).to_pylist()]
     asked = [r for r in rows if r["prompt_id"] is not None]
-    chats = [
+    chats: list[Any] = [
         [{"role": "user", "content": prompt(r["reference_caption"], r["target_caption"])}] for r in asked
     ]
     settings = config.queries

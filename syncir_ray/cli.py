@@ -68,7 +68,7 @@ def parse(arguments: list[str]) -> Synthesize | Status | Export | Report:
         start = from_yaml(start, path)
     default = Synthesize(**{f.name: getattr(start, f.name) for f in fields(Config)})
     return tyro.cli(
-        Annotated[Synthesize, subcommand("synthesize", default=default)]  # type: ignore[arg-type]
+        Annotated[Synthesize, subcommand("synthesize", default=default)]
         | Annotated[Status, subcommand("status")]
         | Annotated[Export, subcommand("export")]
         | Annotated[Report, subcommand("report")],

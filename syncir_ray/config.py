@@ -5,11 +5,11 @@ others. Every other field is part of the method: once its stage has begun it is 
 """
 
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
 
+from syncir_ray import storage
 from syncir_ray.errors import UserError
 
 Preset = Literal["paper", "offline"]
@@ -161,6 +161,8 @@ def from_dict(base: Any, values: dict[str, Any], where: str = "") -> Any:
         if key not in known:
             raise UserError(f"configuration: there is no field {name!r} (known here: {', '.join(known)})")
         if is_dataclass(known[key]):
+            if value is None:  # a heading with nothing below it
+                continue
             if not isinstance(value, dict):
                 raise UserError(f"configuration: {name} holds fields, but got {value!r}")
             changed[key] = from_dict(known[key], value, f"{name}.")
@@ -186,11 +188,17 @@ def _checked(hint: Any, value: Any, name: str) -> Any:
 
 
 def from_yaml(base: Config, path: str) -> Config:
-    """`base` with the fields of a YAML file laid over it."""
+    """`base` with the fields of a YAML file, local or s3://, laid over it.
+
+    Raises:
+        UserError: it cannot be read, is no YAML, or holds an unknown field or a value of a wrong type.
+    """
     try:
-        values = yaml.safe_load(Path(path).read_text()) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = yaml.safe_load(storage.read(storage.absolute(path)).decode())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise UserError(f"--config {path}: {' '.join(str(error).split())}") from None
+    if values is None:
+        return base
     if not isinstance(values, dict):
         raise UserError(f"--config {path}: expected a mapping of stages to fields")
     return from_dict(base, values)
@@ -218,22 +226,32 @@ def check(config: Config) -> None:
         raise UserError("--images is missing: name a folder, an s3:// prefix, a table or tars")
     for stage in ("manifest", "features", "pairs", "captions", "queries", "triplets"):
         section = getattr(config, stage)
+        if not getattr(section, "model", "any").strip():
+            raise UserError(f"{stage}.model is empty: name a hub id, a folder or an s3:// folder")
         if getattr(section, "rows", 1) < 1:
             raise UserError(f"{stage}.rows must be at least 1, not {section.rows}")
         pool = getattr(section, "pool", None)
         if pool and not (1 <= pool.min <= pool.max and pool.batch >= 1 and pool.gpus >= 0 and pool.cpus > 0):
             raise UserError(f"{stage}.pool: needs 1 <= min <= max, batch >= 1, gpus >= 0, cpus > 0, not {pool}")
     pairs = config.pairs
-    if not -1 <= pairs.duplicate <= 1.01 or pairs.gap < 0 or pairs.neighbours < 5:
+    if not (-1 <= pairs.duplicate <= 1.01 and pairs.gap >= 0 and pairs.neighbours >= 5):  # NaN is none of it
         raise UserError("pairs: duplicate is a cosine, gap is not negative, neighbours is at least 5")
+    if not -1 <= config.triplets.threshold <= 1:
+        raise UserError(f"triplets.threshold is a cosine, from -1 to 1, not {config.triplets.threshold}")
     if pairs.max_seeds is not None and pairs.max_seeds < 1:
         raise UserError(f"pairs.max_seeds must be at least 1, not {pairs.max_seeds}")
+    if config.queries.max_length <= config.queries.max_tokens:
+        raise UserError(
+            f"queries.max_length ({config.queries.max_length}) holds the prompt and the answer: it must be above "
+            f"queries.max_tokens ({config.queries.max_tokens})"
+        )
     for name, value in (
         ("queries.max_tokens", config.queries.max_tokens),
         ("queries.tries", config.queries.tries),
         ("queries.parallel", config.queries.parallel),
         ("captions.max_tokens", config.captions.max_tokens),
         ("captions.beams", config.captions.beams),
+        ("pairs.exact_up_to", config.pairs.exact_up_to),
     ):
         if value < 1:
             raise UserError(f"{name} must be at least 1, not {value}")

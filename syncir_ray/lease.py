@@ -1,18 +1,22 @@
 """One writer a run: a lease that is renewed while its holder lives and runs out when it does not.
 
 Each holder writes `lease/<number>.json`, one number above the last, by a create that fails if the object is
-there (a hard link locally, a conditional put on S3): of two takers one wins. The highest number holds.
+there (a hard link locally, a conditional put on S3): of two takers one wins. The highest number holds. A lease
+that is given back is removed.
 """
 
 import json
 import os
+import re
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from syncir_ray import storage
 from syncir_ray.errors import UserError
@@ -21,21 +25,24 @@ from syncir_ray.run import Run
 # A holder renews every 10 s; six renewals missed and it counts as dead. Longer than any S3 hiccup that the
 # client's own retries survive, short enough to wait for.
 RENEW, EXPIRE = 10.0, 60.0
+NAME = re.compile(r"(\d+)\.json")
 
 
 class LostLease(RuntimeError):
     """Another driver has taken the run: this one was thought dead."""
 
 
-def _me() -> dict[str, object]:
+def _me() -> dict[str, Any]:
     """This process, so that another on the same machine can tell at once whether it still lives."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
+    boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    # Not getpid(): in a container that sees its host's /proc the number there is another.
+    pid = int(os.readlink("/proc/self")) if os.path.islink("/proc/self") else os.getpid()
     return {
         "host": socket.gethostname(),
         "boot": boot.read_text().strip() if boot.exists() else "",
-        "namespace": os.readlink("/proc/self/ns/pid") if os.path.exists("/proc/self/ns/pid") else "",
-        "pid": os.getpid(),
-        "started": _started(os.getpid()),
+        "namespace": os.readlink(namespace) if namespace.exists() else "",
+        "pid": pid,
+        "started": _started(pid),
     }
 
 
@@ -48,20 +55,72 @@ def _started(pid: int) -> str:
     return "" if stat[0] == "Z" else stat[19]
 
 
-def _alive(held: dict) -> bool:
+def _alive(run: Run, number: int, held: dict[str, Any]) -> bool:
     me = _me()
-    if held["boot"] and all(held[k] == me[k] for k in ("host", "boot", "namespace")):
+    if held.get("started") and all(held.get(k) == me[k] for k in ("host", "boot", "namespace")):
         return _started(held["pid"]) == held["started"]
-    return time.time() - held["renewed"] < EXPIRE
+    try:
+        return storage.age(_address(run, number)) < EXPIRE
+    except FileNotFoundError:  # given back this moment
+        return False
 
 
-def _read(run: Run) -> tuple[int, dict | None]:
-    """The highest lease and its number; 0 and None where there is none."""
-    numbers = [int(e.name[:-5]) for e in storage.list_files(run.at("lease")) if e.name.endswith(".json")]
-    for number in sorted(numbers, reverse=True):
-        with suppress(FileNotFoundError):
-            return number, json.loads(storage.read(run.at("lease", f"{number}.json")))
-    return 0, None
+def _address(run: Run, number: int) -> str:
+    return run.at("lease", f"{number}.json")
+
+
+def _numbers(run: Run) -> set[int]:
+    names = (NAME.fullmatch(entry.name) for entry in storage.list_files(run.at("lease")))
+    return {int(name[1]) for name in names if name}
+
+
+def _read(run: Run, number: int) -> dict[str, Any] | None:
+    """What a lease says; None where it is not there."""
+    try:
+        held = json.loads(storage.read(_address(run, number)))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}
+    return held if isinstance(held, dict) else {}
+
+
+def _holds(run: Run, number: int, token: str) -> bool:
+    """Whether the highest lease is `number` and of `token`."""
+    return max(_numbers(run), default=0) == number and (_read(run, number) or {}).get("token") == token
+
+
+def _who(held: dict[str, Any]) -> str:
+    since = datetime.fromtimestamp(held.get("since", 0), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return f"pid {held.get('pid')} on {held.get('host')} since {since}"
+
+
+def _take(run: Run, token: str) -> int:
+    """Take the lease; its number.
+
+    Raises:
+        UserError: another living driver holds it, or took it this moment.
+    """
+    before = _numbers(run)
+    last = max(before, default=0)
+    held = _read(run, last) if last else None
+    if held is not None and _alive(run, last, held):
+        raise UserError(
+            f"{run.root}: another driver writes here: {_who(held)}; "
+            f"if it is dead, its lease runs out {EXPIRE:.0f} s after its last sign of life"
+        )
+    number = last + 1
+    mine = json.dumps({**_me(), "since": time.time(), "token": token}).encode()
+    # The second look: while this process slept after the first, others may have come and gone, and the number
+    # they had be free again; and there are servers that check and put in two steps.
+    created = storage.create(_address(run, number), mine)
+    if not created or _numbers(run) - before != {number} or not _holds(run, number, token):
+        if (_read(run, number) or {}).get("token") == token:
+            storage.delete(_address(run, number))
+        raise UserError(f"{run.root}: another driver began to write here this very moment")
+    for old in before:
+        storage.delete(_address(run, old))
+    return number
 
 
 @contextmanager
@@ -71,28 +130,17 @@ def hold(run: Run) -> Iterator[threading.Event]:
     Raises:
         UserError: another living driver holds it; the line says who and since when.
     """
-    number, held = _read(run)
-    if held and not held["released"] and _alive(held):
-        since = datetime.fromtimestamp(held["since"], UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        raise UserError(
-            f"{run.root}: another driver writes here: pid {held['pid']} on {held['host']} since {since}; "
-            f"if it is dead, its lease runs out {EXPIRE:.0f} s after its last sign of life"
-        )
-    mine = {**_me(), "since": time.time(), "renewed": time.time(), "released": False}
-    address = run.at("lease", f"{number + 1}.json")
-    if not storage.create(address, json.dumps(mine).encode()):
-        raise UserError(f"{run.root}: another driver began to write here this very moment")
-    if number:
-        storage.delete(run.at("lease", f"{number}.json"))
+    token = uuid.uuid4().hex
+    number = _take(run, token)
     stop, lost = threading.Event(), threading.Event()
 
     def renew() -> None:
         while not stop.wait(RENEW):
             with suppress(OSError, UserError):  # a storage that is away for a while; the lease lasts longer
-                if _read(run)[0] != number + 1:
+                if not _holds(run, number, token):
                     lost.set()
                     return
-                storage.write(address, json.dumps({**mine, "renewed": time.time()}).encode())
+                storage.write(_address(run, number), storage.read(_address(run, number)))
 
     thread = threading.Thread(target=renew, name="lease", daemon=True)
     thread.start()
@@ -101,6 +149,7 @@ def hold(run: Run) -> Iterator[threading.Event]:
     finally:
         stop.set()
         thread.join(timeout=EXPIRE)
-        if not lost.is_set():
-            with suppress(OSError, UserError):
-                storage.write(address, json.dumps({**mine, "renewed": time.time(), "released": True}).encode())
+        with suppress(OSError, UserError):  # nobody waits for a dead holder longer than EXPIRE
+            if _holds(run, number, token):
+                storage.delete(_address(run, number))
+            storage.prune(run.at("lease"))

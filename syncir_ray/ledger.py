@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from syncir_ray import record
@@ -87,7 +88,7 @@ def show(root: str) -> int:
             f"{sum(counts.failed.values()):,}",
             f"{line.missing:,}",
             ("sealed" if line.sealed else "open") + ("" if line.sums else ", DOES NOT SUM"),
-            ", ".join(f"{reason} {number:,}" for reason, number in reasons),
+            escape(", ".join(f"{reason} {number:,}" for reason, number in reasons)),
         )
     Console(highlight=False, soft_wrap=True).print(table)
     wrong = [line.stage for line in lines if not line.sums]

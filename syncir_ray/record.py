@@ -54,7 +54,9 @@ def read(run: Run) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError:
-        raise UserError(f"{run.at('run.json')}: not a run's record") from None
+        record = None
+    if not isinstance(record, dict):
+        raise UserError(f"{run.at('run.json')}: not a run's record")
     if record.get("version") != schemas.VERSION:
         raise UserError(
             f"{run.root}: its tables are of version {record.get('version')}, this program's of {schemas.VERSION}"

@@ -12,112 +12,28 @@ what exists is what is done, and any process may die at any moment.
 
 import io
 import json
-import re
-from collections import Counter
-from collections.abc import Iterable, Iterator
+import uuid
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from syncir_ray import schemas, storage
+from syncir_ray import storage
 from syncir_ray.errors import UserError
+from syncir_ray.parts import NAME, Counts, Seal, Unit, count, parse
+from syncir_ray.parts import split as split
 
-NAME = re.compile(r"(\d{12})-(\d{6,})\.parquet")
+T = TypeVar("T")
+
 COUNTS = b"syncir.counts"
+SEAL = "sealed.json"
 # Readers of many small objects wait on S3 rather than work: more threads than cores.
 READERS = 16
-
-
-@dataclass(frozen=True, order=True)
-class Unit:
-    """The unit of work and of commitment: ids `start` to `start + count`."""
-
-    start: int
-    count: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.start:012d}-{self.count:06d}.parquet"
-
-    @property
-    def stop(self) -> int:
-        return self.start + self.count
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Rows by outcome: what a ledger line is made of."""
-
-    done: int = 0
-    filtered: dict[str, int] = field(default_factory=dict)
-    failed: dict[str, int] = field(default_factory=dict)
-    model_seconds: float = 0.0
-    calls: int = 0
-    """Items the model was asked for: images, prompts or texts."""
-
-    @property
-    def rows(self) -> int:
-        return self.done + sum(self.filtered.values()) + sum(self.failed.values())
-
-    def __add__(self, other: "Counts") -> "Counts":
-        return Counts(
-            self.done + other.done,
-            dict(Counter(self.filtered) + Counter(other.filtered)),
-            dict(Counter(self.failed) + Counter(other.failed)),
-            self.model_seconds + other.model_seconds,
-            self.calls + other.calls,
-        )
-
-
-@dataclass(frozen=True)
-class Seal:
-    """A finished table: its objects in order, the rows of each, and its counts."""
-
-    objects: list[tuple[str, int]]
-    counts: Counts
-    facts: dict[str, Any] = field(default_factory=dict)
-    """What later stages need to know of the whole table."""
-
-    @property
-    def units(self) -> list[Unit]:
-        return [parse(name) for name, _ in self.objects]
-
-    @property
-    def rows(self) -> int:
-        return sum(rows for _, rows in self.objects)
-
-
-def parse(name: str) -> Unit:
-    match = NAME.fullmatch(name)
-    if match is None:
-        raise ValueError(f"{name}: not the name of an object of a run")
-    return Unit(int(match[1]), int(match[2]))
-
-
-def split(total: int, rows: int) -> list[Unit]:
-    """The units of ids 0 to `total`, `rows` each, the last one shorter."""
-    return [Unit(start, min(rows, total - start)) for start in range(0, total, rows)]
-
-
-def count(table: pa.Table, model_seconds: float = 0.0, calls: int = 0) -> Counts:
-    """The counts of a table by its `status` and `reason`; a table without `status` is all done."""
-    if "status" not in table.column_names:
-        return Counts(done=table.num_rows, model_seconds=model_seconds, calls=calls)
-    tally: dict[str, dict[str, int]] = {schemas.DONE: {}, schemas.FILTERED: {}, schemas.FAILED: {}}
-    for row in table.group_by(["status", "reason"], use_threads=False).aggregate([([], "count_all")]).to_pylist():
-        tally[row["status"]][row["reason"] or ""] = row["count_all"]
-    return Counts(
-        sum(tally[schemas.DONE].values()),
-        tally[schemas.FILTERED],
-        tally[schemas.FAILED],
-        model_seconds,
-        calls,
-    )
 
 
 @dataclass(frozen=True)
@@ -140,9 +56,7 @@ class Run:
         """Commit one unit. Its counts travel in the footer, so that a ledger need not read its rows."""
         counts = counts or count(rows)
         metadata = {**(rows.schema.metadata or {}), COUNTS: json.dumps(asdict(counts))}
-        sink = io.BytesIO()
-        pq.write_table(rows.replace_schema_metadata(metadata), sink, compression="zstd")
-        storage.write(self.at(table, unit.name), sink.getvalue())
+        storage.write(self.at(table, unit.name), packed(rows.replace_schema_metadata(metadata)))
         return counts
 
     def read(self, table: str, unit: Unit, columns: list[str] | None = None) -> pa.Table:
@@ -151,17 +65,17 @@ class Run:
 
     def counts(self, table: str, unit: Unit) -> Counts:
         """The counts in the footer of one object."""
-        address = self.at(table, unit.name)
-        if storage.is_s3(address):
-            metadata = pq.read_metadata(pa.BufferReader(storage.read(address))).metadata
-        else:
-            metadata = pq.read_metadata(address).metadata
-        return Counts(**json.loads(metadata[COUNTS]))
+        with self._file(table, unit) as file:
+            return _counts(file)
+
+    def _file(self, table: str, unit: Unit) -> pq.ParquetFile:
+        """An object of which only a part is read: of a feature table, the ids are a five-hundredth."""
+        source = pa.PythonFile(storage.reader(self.at(table, unit.name)), "r")
+        return pq.ParquetFile(source, pre_buffer=False)
 
     def tables(self, table: str, units: Iterable[Unit], columns: list[str] | None = None) -> Iterator[pa.Table]:
         """Objects in the order of `units`, some read ahead."""
-        with ThreadPoolExecutor(READERS) as readers:
-            yield from _ahead(readers, lambda unit: self.read(table, unit, columns), list(units))
+        return ahead(lambda unit: self.read(table, unit, columns), list(units))
 
     def read_all(self, table: str, columns: list[str] | None = None) -> pa.Table:
         """A sealed table in memory."""
@@ -170,36 +84,37 @@ class Run:
 
     def read_range(self, table: str, unit: Unit, columns: tuple[str, ...] | None = None) -> pa.Table:
         """Rows `unit.start` to `unit.stop` of a sealed table whose ids are its row numbers."""
+        seal = self.need(table)
         pieces = []
-        for part in _sealed_units(self.root, table):
+        for part in seal.units:
             low, high = max(part.start, unit.start), min(part.stop, unit.stop)
             if low < high:
-                pieces.append(_cached(self.root, table, part, columns).slice(low - part.start, high - low))
+                whole = _cached(self.root, table, seal.id, part, columns)
+                pieces.append(whole.slice(low - part.start, high - low))
         return pa.concat_tables(pieces)
 
     # -- seals -----------------------------------------------------------------------------------------------
 
     def seal(self, table: str) -> Seal | None:
         """The seal of a table, or None while it is not whole."""
-        try:
-            data = json.loads(storage.read(self.at(table, "sealed.json")))
-        except FileNotFoundError:
-            return None
-        return None if data.get("open") else _seal(data)
-
-    def reopen(self, table: str) -> None:
-        """Take the seal off, for rows that are done again; what it said stays to be compared with."""
-        data = json.loads(storage.read(self.at(table, "sealed.json")))
-        storage.write(self.at(table, "sealed.json"), json.dumps({**data, "open": True}, indent=1).encode())
+        data = self._sealed(table)
+        return None if data is None or data.get("open") else _seal(data)
 
     def last_seal(self, table: str) -> Seal | None:
         """The seal of a table, taken off or not."""
-        try:
-            return _seal(json.loads(storage.read(self.at(table, "sealed.json"))))
-        except FileNotFoundError:
-            return None
+        data = self._sealed(table)
+        return None if data is None else _seal(data)
+
+    def reopen(self, table: str) -> None:
+        """Take the seal off, for rows that are done again; what it said stays to be compared with."""
+        self._write_seal(table, {**(self._sealed(table) or {}), "open": True})
 
     def need(self, table: str) -> Seal:
+        """The seal of a table.
+
+        Raises:
+            UserError: it is not whole.
+        """
         seal = self.seal(table)
         if seal is None:
             raise UserError(f"{self.at(table)}: not finished; run `synthesize` on this run directory first")
@@ -218,61 +133,79 @@ class Run:
         `extra` counts inputs that have no row because they got no id (the manifest's rejected rows).
 
         Raises:
-            RuntimeError: ids are missing or twice: the table is not what its ledger says.
+            RuntimeError: ids are missing, twice or foreign: the table is not what its ledger says.
         """
+
+        def look(unit: Unit) -> tuple[Counts, np.ndarray]:
+            with self._file(table, unit) as file:
+                return _counts(file), file.read([key], use_threads=False)[key].to_numpy()
+
         units = self.units(table)
         counts, objects, seen = Counts(), [], np.zeros(total, bool)
-        footers = ThreadPoolExecutor(READERS)
-        with footers:
-            for unit, counted, rows in zip(
-                units,
-                _ahead(footers, lambda u: self.counts(table, u), units),
-                self.tables(table, units, [key]),
-                strict=True,
-            ):
-                counts += counted
-                objects.append((unit.name, rows.num_rows))
-                if key:
-                    ids = rows[key].to_numpy()
-                    if len(ids) and (ids.max() >= total or seen[ids].any() or len(np.unique(ids)) != len(ids)):
-                        raise RuntimeError(f"{self.at(table, unit.name)}: holds an id that is not its own")
-                    seen[ids] = True
-        if key and (not seen.all() or counts.rows != total):
-            raise RuntimeError(
-                f"{self.at(table)}: {int((~seen).sum())} of {total} ids have no row; counted {counts.rows}"
-            )
-        seal = Seal(objects, counts + (extra or Counts()), facts or {})
-        storage.write(self.at(table, "sealed.json"), json.dumps({**asdict(seal)}, indent=1).encode())
+        for unit, (counted, ids) in zip(units, ahead(look, units), strict=True):
+            if len(ids) and (ids.max() >= total or seen[ids].any() or len(np.unique(ids)) != len(ids)):
+                raise RuntimeError(f"{self.at(table, unit.name)}: holds a repeated or a foreign id")
+            seen[ids] = True
+            counts += counted
+            objects.append((unit.name, len(ids)))
+        if not seen.all() or counts.rows != total:
+            missing = int((~seen).sum())
+            raise RuntimeError(f"{self.at(table)}: {missing} of {total} ids have no row; counted {counts.rows}")
+        seal = Seal(objects, counts + (extra or Counts()), facts or {}, uuid.uuid4().hex)
+        self._write_seal(table, asdict(seal))
         return seal
 
     def drop(self, table: str) -> None:
         """Remove a table, its seal first, so that a reader never sees a sealed table with objects missing."""
-        storage.delete(self.at(table, "sealed.json"))
-        for entry in list(storage.list_files(self.at(table))):
-            storage.delete(self.at(table, entry.name))
+        storage.delete(self.at(table, SEAL))
+        with ThreadPoolExecutor(READERS) as removers:
+            for _ in removers.map(lambda e: storage.delete(self.at(table, e.name)), self._entries(table)):
+                pass
+
+    def _entries(self, table: str) -> list[storage.Entry]:
+        return list(storage.list_files(self.at(table)))
+
+    def _sealed(self, table: str) -> dict[str, Any] | None:
+        try:
+            return json.loads(storage.read(self.at(table, SEAL)))
+        except FileNotFoundError:
+            return None
+
+    def _write_seal(self, table: str, data: dict[str, Any]) -> None:
+        storage.write(self.at(table, SEAL), json.dumps(data, indent=1).encode())
+
+
+def packed(table: pa.Table) -> bytes:
+    """A table as a Parquet file."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def ahead(read: Callable[[Unit], T], units: list[Unit]) -> Iterator[T]:
+    """`read` of each unit in order, at most a window of them under way, so that memory stays bounded."""
+    pool, window = ThreadPoolExecutor(READERS), 2 * READERS
+    try:
+        waiting = [pool.submit(read, unit) for unit in units[:window]]
+        for i in range(len(units)):
+            yield waiting.pop(0).result()
+            if i + window < len(units):
+                waiting.append(pool.submit(read, units[i + window]))
+    finally:  # after an error, or when nobody wants the rest
+        pool.shutdown(cancel_futures=True)
 
 
 def _seal(data: dict[str, Any]) -> Seal:
     objects = [(name, rows) for name, rows in data["objects"]]
-    return Seal(objects, Counts(**data["counts"]), data["facts"])
+    return Seal(objects, Counts(**data["counts"]), data["facts"], data.get("id", ""))
 
 
-def _ahead(pool: ThreadPoolExecutor, read: Any, units: list[Unit]) -> Iterator[Any]:
-    """`read` of each unit in order, at most a window of them under way, so that memory stays bounded."""
-    window = 2 * READERS
-    waiting = [pool.submit(read, unit) for unit in units[:window]]
-    for ahead in range(window, window + len(units)):
-        yield waiting.pop(0).result()
-        if ahead < len(units):
-            waiting.append(pool.submit(read, units[ahead]))
+def _counts(file: pq.ParquetFile) -> Counts:
+    return Counts(**json.loads(file.metadata.metadata[COUNTS]))
 
 
-# A worker reads the same manifest object for many units in a row.
+# A worker reads the same manifest object for many units in a row. The seal's id is in the key, so that a run that
+# is made anew at the same place is read anew.
 @lru_cache(maxsize=4)
-def _cached(root: str, table: str, unit: Unit, columns: tuple[str, ...] | None) -> pa.Table:
+def _cached(root: str, table: str, seal: str, unit: Unit, columns: tuple[str, ...] | None) -> pa.Table:
     return Run(root).read(table, unit, list(columns) if columns else None)
-
-
-@lru_cache(maxsize=8)
-def _sealed_units(root: str, table: str) -> list[Unit]:
-    return Run(root).need(table).units

@@ -58,6 +58,6 @@ def _native_log() -> None:
     if sys.stderr is not sys.__stderr__:
         return  # someone has redirected it already
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
-    log = Path(ray._private.worker._global_node.get_logs_dir_path(), "driver-native.log")
+    log = Path(ray._private.worker._global_node.get_logs_dir_path(), "driver-native.log")  # type: ignore[attr-defined]
     with log.open("ab") as file:
         os.dup2(file.fileno(), 2)

@@ -28,7 +28,7 @@ class Tasks:
     work: Callable[[pa.Table], pa.Table]
     cpus: float
 
-    def __call__(self, data: Dataset) -> Dataset:
+    def __call__(self, data: Dataset, units: int) -> Dataset:
         return data.map_batches(self.work, batch_size=None, batch_format="pyarrow", num_cpus=self.cpus)
 
 
@@ -40,7 +40,7 @@ class Actors:
     arguments: dict[str, Any]
     pool: Pool
 
-    def __call__(self, data: Dataset) -> Dataset:
+    def __call__(self, data: Dataset, units: int) -> Dataset:
         return data.map_batches(
             self.work,
             fn_constructor_kwargs=self.arguments,
@@ -48,14 +48,17 @@ class Actors:
             batch_format="pyarrow",
             # 2 in flight: the next unit is on its way while one is computed, no more wait in memory.
             compute=ActorPoolStrategy(
-                min_size=self.pool.min, max_size=self.pool.max, max_tasks_in_flight_per_actor=2
+                min_size=min(self.pool.min, units),  # an actor without a unit would load its model for nothing
+                max_size=min(self.pool.max, units),
+                max_tasks_in_flight_per_actor=2,
             ),
             num_cpus=self.pool.cpus,
             num_gpus=self.pool.gpus,
         )
 
 
-Operator = Callable[[Dataset], Dataset]
+# (data, its units) -> data
+Operator = Callable[[Dataset, int], Dataset]
 
 
 def stream(
@@ -68,8 +71,9 @@ def stream(
     """
     _settings()
     data: Dataset = ray.data.from_arrow(works)  # one block a unit
-    for operator in (*operators, Tasks(commit, cpus)):
-        data = operator(data)
+    chain: list[Operator] = [*operators, Tasks(commit, cpus)]
+    for operator in chain:
+        data = operator(data, len(works))
     for batch in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         assert isinstance(batch, pa.Table)
         for line in batch.to_pylist():

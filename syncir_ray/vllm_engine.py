@@ -25,7 +25,7 @@ class Vllm:
     config: Queries
     place: Place
 
-    def __call__(self, data: Dataset) -> Dataset:
+    def __call__(self, data: Dataset, units: int) -> Dataset:
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # vLLM is imported here too, to look at the model
         from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
@@ -54,7 +54,7 @@ class Vllm:
             vLLMEngineProcessorConfig(
                 model_source=source,
                 engine_kwargs=engine,
-                concurrency=(pool.min, pool.max),
+                concurrency=(min(pool.min, units), min(pool.max, units)),
                 # A batch is a unit: rows of two units never share one, so a unit comes out whole.
                 batch_size=self.config.rows,
                 max_pending_requests=pool.batch,

@@ -38,7 +38,7 @@ def serving(folder: Path) -> Iterator[dict[str, str]]:
             [str(Path(sys.executable).with_name("weed")), "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
              f"-dir={folder}", "-s3", f"-s3.config={folder / 's3.json'}", "-master.telemetry=false",
              *(f"-{name}={port}" for name, port in zip(names, ports, strict=True))],
-            stdout=output, stderr=output, env={**os.environ, "HOME": str(folder)},
+            stdout=output, stderr=output, env={**os.environ, "HOME": str(folder)}, start_new_session=True,
         )  # fmt: skip
         try:
             _wait(server, environment, log)

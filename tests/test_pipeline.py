@@ -54,7 +54,7 @@ def finished(folder, source, config, server, ray_session):
     """The run that the other tests look at, and how often the server was asked for each prompt."""
     server.asked.clear()
     assert synthesize(source, folder / "run", config) == 0
-    return Run(str(folder / "run")), Counter(server.asked)
+    return finished[0], Counter(server.asked)
 
 
 def rows(run: Run, table: str) -> list[str]:
@@ -146,7 +146,7 @@ def test_s3_source_and_run_give_the_same_rows(finished, folder, source, config, 
         assert rows(Run(out), table) == rows(finished[0], table), table
 
 
-def test_failed_rows_are_done_again_when_the_cause_is_mended(folder, source, config, server, tmp_path):
+def test_failed_rows_are_done_again_when_the_cause_is_mended(finished, source, config, server, tmp_path):
     """A photograph is mended, a server answers what it refused: the retried run equals one without the trouble."""
     import shutil
 
@@ -166,8 +166,8 @@ def test_failed_rows_are_done_again_when_the_cause_is_mended(folder, source, con
     retried = Run(str(tmp_path / "run"))
     assert retried.need("features").counts.failed == {reason: 1 for reason in world.BAD.values()}
     assert not retried.need("queries").counts.failed
-    assert retried.need("pairs").rows == Run(str(folder / "run")).need("pairs").rows
+    assert retried.need("pairs").rows == finished[0].need("pairs").rows
     captions = retried.need("captions").counts
-    assert captions.done == Run(str(folder / "run")).need("captions").counts.done
+    assert captions.done == finished[0].need("captions").counts.done
     # what was answered before was carried over, not asked again
     assert 0 < sum(server.asked.values()) - sum(first.values()) < retried.need("queries").rows / 2

@@ -1,6 +1,8 @@
 """A report from a run: what the page shows, read off the run's tables."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from syncir_ray import record, schemas, storage
+from syncir_ray import record, storage
 from syncir_ray.images import BadImage, thumbnail
 from syncir_ray.ledger import ledger
 from syncir_ray.report.page import Report, Row, StageCount, render
@@ -30,11 +32,8 @@ def write(root: str) -> str:
     run = Run(root)
     about = record.need(run)
     run.need("triplets")
-    columns = ["pair_id", "similarity", "status", "reason"]
-    index = run.read_all("triplets", columns)
-    threshold = about["config"]["triplets"]["threshold"]
-    picked = {name: _rows(run, about, index, ids) for name, ids in _pick(index).items()}
-    lines = ledger(run, about["config"])
+    index, threshold = Index.read(run), about["config"]["triplets"]["threshold"]
+    picked = _rows(run, about["config"]["manifest"]["root"], index.pick())
     stages = [
         StageCount(
             line.stage,
@@ -46,7 +45,7 @@ def write(root: str) -> str:
             line.missing,
             line.counts.model_seconds,
         )
-        for line in lines
+        for line in ledger(run, about["config"])
     ]
     report = Report(
         title=root,
@@ -54,7 +53,7 @@ def write(root: str) -> str:
         summary=summary(about["config"]),
         funnel=funnel(run),
         stages=stages,
-        histogram=histogram(index["similarity"], threshold),
+        histogram=histogram(index.similarity, threshold),
         threshold=threshold,
         configuration=yaml.safe_dump(about["config"], sort_keys=False),
         **picked,
@@ -97,68 +96,98 @@ def funnel(run: Run) -> list[tuple[str, int]]:
     ]
 
 
-def histogram(similarity: pa.ChunkedArray, threshold: float) -> list[tuple[float, float, int]]:
-    """Bins of equal width with an edge at the threshold, over what is there."""
-    values = similarity.drop_null().to_numpy()
+def histogram(similarity: np.ndarray, threshold: float) -> list[tuple[float, float, int]]:
+    """Bins of equal width with an edge at the threshold, over the (n,) float32 similarities that are finite: from,
+    to (the last one included) and how many."""
+    values = similarity[np.isfinite(similarity)]
     if not len(values):
         return []
     width = 2 / BINS
-    low = (
-        threshold - np.ceil((threshold - values.min()) / width) * width if values.min() < threshold else threshold
-    )
-    edges = np.arange(low, max(values.max(), threshold) + width, width)
-    counts, _ = np.histogram(values.clip(edges[0], edges[-1]), edges)
+    low = min(0, int(np.floor((float(values.min()) - threshold) / width)))
+    high = max(1, int(np.ceil((float(values.max()) - threshold) / width)))
+    edges = threshold + width * np.arange(low, high + 1)
+    # counted in float32, as the filter decides: what it kept is on the threshold's right
+    bounds = edges.astype(np.float32)
+    counts, _ = np.histogram(values.clip(bounds[0], bounds[-1]), bounds)
     return [(float(a), float(b), int(n)) for a, b, n in zip(edges[:-1], edges[1:], counts, strict=True)]
 
 
-def _pick(index: pa.Table) -> dict[str, list[int]]:
-    """pair_ids of the best, typical (around the median) and worst kept triplets, and of dropped rows: by reason
-    in turn, those nearest to being kept first."""
-    kept = index.filter(pc.equal(index["status"], schemas.DONE)).sort_by(
-        [("similarity", "descending"), ("pair_id", "ascending")]
-    )
-    ids = kept["pair_id"].to_pylist()
-    worst = ids[max(SHOWN, len(ids) - SHOWN) :][::-1]
-    rest = ids[SHOWN : max(SHOWN, len(ids) - SHOWN)]
-    typical = rest[max(0, (len(rest) - SHOWN) // 2) :][:SHOWN]
-    others = index.filter(pc.not_equal(index["status"], schemas.DONE)).sort_by(
-        [("similarity", "descending"), ("pair_id", "ascending")]
-    )
-    by_reason: dict[str, list[int]] = {}
-    for reason, pair in zip(others["reason"].to_pylist(), others["pair_id"].to_pylist(), strict=True):
-        by_reason.setdefault(reason, []).append(pair)
-    dropped = [
-        pair
-        for turn in zip(*(v[:SHOWN] + [None] * SHOWN for v in by_reason.values()), strict=False)
-        for pair in turn
-    ]
-    return {
-        "best": ids[:SHOWN],
-        "typical": typical,
-        "worst": worst,
-        "dropped": [pair for pair in dropped if pair is not None][:SHOWN],
-    }
+@dataclass(frozen=True)
+class Index:
+    """What is picked from: of every pair (n of them) its place in the triplet table, similarity and reason. About
+    20 bytes a pair, where the rows themselves are hundreds."""
+
+    units: list[Unit]
+    pair: np.ndarray
+    """(n,) uint64."""
+    unit: np.ndarray
+    """(n,) int32: place in `units`."""
+    similarity: np.ndarray
+    """(n,) float32; NaN: dropped before it was computed."""
+    reason: np.ndarray
+    """(n,) int32: place in `reasons`; -1: kept."""
+    reasons: list[str]
+
+    @classmethod
+    def read(cls, run: Run) -> "Index":
+        """Off a sealed triplet table, a unit at a time."""
+        reasons: dict[str, int] = {}
+        units = run.need("triplets").units
+        pairs, similarities, codes, sizes = [], [], [], []
+        for table in run.tables("triplets", units, ["pair_id", "similarity", "status", "reason"]):
+            encoded = table["reason"].combine_chunks().dictionary_encode()
+            known = [reasons.setdefault(text, len(reasons)) for text in encoded.dictionary.to_pylist()]
+            places = np.asarray([*known, -1], np.int32)  # -1, the last one, where there is no reason
+            pairs.append(table["pair_id"].to_numpy())
+            similarities.append(table["similarity"].to_numpy())
+            codes.append(places[encoded.indices.fill_null(-1).to_numpy()])
+            sizes.append(table.num_rows)
+        return cls(
+            units,
+            np.concatenate([np.empty(0, np.uint64), *pairs]),
+            np.repeat(np.arange(len(units), dtype=np.int32), sizes),
+            np.concatenate([np.empty(0, np.float32), *similarities]),
+            np.concatenate([np.empty(0, np.int32), *codes]),
+            list(reasons),
+        )
+
+    def pick(self) -> dict[str, list[tuple[int, Unit]]]:
+        """Pairs to show, with their units: the best, typical (around the median) and worst kept triplets, none
+        twice; and of the dropped rows, by reason in turn, those nearest to being kept first."""
+        # best first, then by id; NaN sorts last
+        order = np.lexsort((self.pair, -self.similarity))
+        reason = self.reason[order]
+        kept = order[reason < 0]
+        rest = kept[SHOWN : max(SHOWN, len(kept) - SHOWN)]
+        middle = max(0, (len(rest) - SHOWN) // 2)
+        by_reason = [order[reason == code][:SHOWN].tolist() for code in range(len(self.reasons))]
+        turns = [row for turn in zip_longest(*by_reason) for row in turn if row is not None]
+        picked = {
+            "best": kept[:SHOWN],
+            "typical": rest[middle : middle + SHOWN],
+            "worst": kept[max(SHOWN, len(kept) - SHOWN) :][::-1],
+            "dropped": turns[:SHOWN],
+        }
+        return {
+            name: [(int(self.pair[row]), self.units[self.unit[row]]) for row in rows]
+            for name, rows in picked.items()
+        }
 
 
-def _rows(run: Run, about: dict[str, Any], index: pa.Table, ids: list[int]) -> list[Row]:
+def _rows(run: Run, root: str, picked: dict[str, list[tuple[int, Unit]]]) -> dict[str, list[Row]]:
     """The rows of these pairs, with thumbnails, in their order."""
-    if not ids:
-        return []
-    found: dict[int, dict] = {}
-    for table in run.tables("triplets", run.need("triplets").units):
-        for row in table.filter(pa.array(np.isin(table["pair_id"].to_numpy(), ids))).to_pylist():
-            found[row["pair_id"]] = row
+    places = dict(pair for pairs in picked.values() for pair in pairs)
+    found = _found(run, "triplets", places)
     # the query's own reason says more than that there is no query text
-    for table in run.tables("queries", run.need("queries").units, ["pair_id", "reason", "detail"]):
-        for row in table.filter(pa.array(np.isin(table["pair_id"].to_numpy(), ids))).to_pylist():
-            if row["reason"]:
-                found[row["pair_id"]]["reason"] = ": ".join(filter(None, (row["reason"], row["detail"])))
-    root = about["config"]["manifest"]["root"]
-    images = sorted({found[i][side] for i in ids for side in ("reference_id", "target_id")})
+    asked = _found(run, "queries", {pair: unit for pair, unit in places.items() if found[pair]["reason"]})
+    images = {row[side] for row in found.values() for side in ("reference_id", "target_id")}
     with ThreadPoolExecutor(READERS) as readers:
         small = dict(zip(images, readers.map(lambda image: _thumbnail(run, root, image), images), strict=True))
-    return [
-        Row(
+
+    def shown(pair: int) -> Row:
+        row = found[pair]
+        why = asked[pair] if pair in asked and asked[pair]["reason"] else row
+        return Row(
             row["reference_uri"],
             row["target_uri"],
             small[row["reference_id"]],
@@ -167,13 +196,23 @@ def _rows(run: Run, about: dict[str, Any], index: pa.Table, ids: list[int]) -> l
             row["target_caption"],
             row["query_text"],
             row["similarity"],
-            row["reason"],
+            ": ".join(filter(None, (why["reason"], why["detail"]))) or None,
         )
-        for row in (found[i] for i in ids)
-    ]
+
+    return {name: [shown(pair) for pair, _ in pairs] for name, pairs in picked.items()}
+
+
+def _found(run: Run, table: str, places: dict[int, Unit]) -> dict[int, dict]:
+    """By pair, its row of a table. The query and the triplet table have the same units."""
+    found: dict[int, dict] = {}
+    wanted = pa.array(list(places), pa.uint64())
+    for rows in run.tables(table, sorted(set(places.values()))):
+        found |= {row["pair_id"]: row for row in rows.filter(pc.is_in(rows["pair_id"], wanted)).to_pylist()}
+    return found
 
 
 def _thumbnail(run: Run, root: str, image_id: int) -> bytes | None:
+    """A JPEG of the photograph, or None where it cannot be read any more."""
     row = run.read_range("manifest", Unit(image_id, 1), COLUMNS).to_pylist()[0]
     try:
         return thumbnail(read_image(root, row), SIDE)

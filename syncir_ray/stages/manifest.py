@@ -1,17 +1,19 @@
 """The manifest: every image of the source once, sorted by uri, so that the same source gives the same ids."""
 
-import io
+from collections import Counter
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from syncir_ray import images, schemas, storage
 from syncir_ray.config import Manifest
 from syncir_ray.errors import UserError
-from syncir_ray.run import Run, Seal, Unit, count, split
-from syncir_ray.stages.sources import Item, Reject, find
+from syncir_ray.run import Run, Seal, Unit, count, packed, split
+from syncir_ray.stages.items import Item, Reject
+from syncir_ray.stages.sources import find
 
 REJECTED = "rejected.parquet"
+# Bytes of one image file: well above a bare 89-megapixel bitmap, and what a worker can hold.
+MAX_BYTES = 512 * 2**20
 
 
 def build(run: Run, config: Manifest, need_captions: bool) -> Seal:
@@ -23,10 +25,12 @@ def build(run: Run, config: Manifest, need_captions: bool) -> Seal:
     """
     items: list[Item] = []
     rejects: list[Reject] = []
-    source_rows = 0
     for found in find(config.images, config.root):
-        source_rows += 1
-        (items if isinstance(found, Item) else rejects).append(found)  # type: ignore[arg-type]
+        if isinstance(found, Item):
+            items.append(found)
+        else:
+            rejects.append(found)
+    source_rows = len(items) + len(rejects)
     if not items:
         raise UserError(_nothing(config, rejects))
     if need_captions and not any(item.caption for item in items):
@@ -35,22 +39,18 @@ def build(run: Run, config: Manifest, need_captions: bool) -> Seal:
             "name a source with captions, or --captions.source model"
         )
     items.sort(key=lambda item: item.uri)  # stable: of a repeated uri the first row of the source stays
-    kept = [item for i, item in enumerate(items) if i == 0 or item.uri != items[i - 1].uri]
-    rejects += [
-        Reject(item.uri, item.uri, schemas.FILTERED, "repeated uri")
-        for i, item in enumerate(items)
-        if i and item.uri == items[i - 1].uri
-    ]
+    kept: list[Item] = []
+    for item in items:
+        if kept and item.uri == kept[-1].uri:
+            rejects.append(Reject(item.uri, item.uri, schemas.FILTERED, "repeated uri"))
+        else:
+            kept.append(item)
+    del items
     for unit in split(len(kept), config.rows):
         run.write("manifest", unit, _table(kept[unit.start : unit.stop], unit))
-    rejected = pa.Table.from_pylist(
-        [{f: getattr(r, f) for f in schemas.REJECTED.names} for r in rejects], schemas.REJECTED
-    )
-    sink = io.BytesIO()
-    pq.write_table(rejected, sink, compression="zstd")
-    storage.write(run.at("manifest", REJECTED), sink.getvalue())
-    facts = {"source_rows": source_rows}
-    return run.close("manifest", "image_id", len(kept), extra=count(rejected), facts=facts)
+    rejected = _columns(rejects, schemas.REJECTED)
+    storage.write(run.at("manifest", REJECTED), packed(rejected))
+    return run.close("manifest", "image_id", len(kept), count(rejected), {"source_rows": source_rows})
 
 
 def _nothing(config: Manifest, rejects: list[Reject]) -> str:
@@ -60,37 +60,61 @@ def _nothing(config: Manifest, rejects: list[Reject]) -> str:
             f"--images {config.images}: all {len(outside)} uris lie outside of {config.root}, for example "
             f"{outside[0].uri!r}; name their common folder by --manifest.root"
         )
-    return f"--images {config.images}: no images there ({len(rejects)} other files or rows)"
+    if not rejects:
+        return f"--images {config.images}: there is nothing there"
+    reasons = ", ".join(f"{reason}: {n}" for reason, n in Counter(r.reason for r in rejects).most_common(3))
+    return f"--images {config.images}: no images there ({reasons})"
 
 
 def _table(items: list[Item], unit: Unit) -> pa.Table:
-    columns = {name: [getattr(item, name) for item in items] for name in schemas.MANIFEST.names[1:]}
     ids = pa.array(range(unit.start, unit.stop), pa.uint64())
-    return pa.table({"image_id": ids, **columns}, schema=schemas.MANIFEST)
+    return _columns(items, pa.schema(list(schemas.MANIFEST)[1:])).add_column(0, schemas.MANIFEST.field(0), ids)
+
+
+def _columns(rows: list[Item] | list[Reject], schema: pa.Schema) -> pa.Table:
+    """Rows as a table; their fields are its columns, in their order."""
+    columns = zip(*rows, strict=True) if rows else [[]] * len(schema)
+    return pa.table([pa.array(list(c), f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
 
 
 def read_image(root: str, row: dict) -> bytes:
     """The bytes of one manifest row.
 
     Raises:
-        images.BadImage: it is not there, cannot be read, or a link leads out of the source.
+        images.BadImage: it is not there, cannot be read, is far too large, or a link leads out of the source.
+        storage.Unreachable, UserError: the storage is away or refuses the key, which says nothing of this image.
     """
     address = storage.join(root, row["object"])
     if not storage.contains(root, address):
         raise images.BadImage("outside the source")
+    length = row["length"]
     try:
-        return storage.read(address, row["offset"] or 0, row["length"])
+        if length is None:  # one byte more than may be, to see whether it is there
+            data = storage.read(address, 0, MAX_BYTES + 1, short=True)
+        else:
+            data = storage.read(address, row["offset"], length) if length <= MAX_BYTES else b""
     except FileNotFoundError:
         raise images.BadImage("no such file") from None
-    except (OSError, UserError) as error:
+    except storage.Denied:
+        raise images.BadImage("unreadable (refused)") from None
+    except storage.Unreachable:
+        raise
+    except OSError as error:
         raise images.BadImage(f"unreadable ({type(error).__name__})") from None
+    if max(len(data), length or 0) > MAX_BYTES:
+        raise images.BadImage("file too large")
+    return data
 
 
 def look(config: Manifest) -> None:
-    """Whether there is anything at the source, found out in seconds, before a run is begun.
+    """Whether there is an image at the source, found out in seconds, before a run is begun.
 
     Raises:
-        UserError: it is missing, empty, of no known kind, or a table without `uri`.
+        UserError: it is missing, holds none, is of no known kind, or a table without `uri`.
     """
-    if next(find(config.images, config.root), None) is None:
-        raise UserError(_nothing(config, []))
+    rejects: list[Reject] = []
+    for found in find(config.images, config.root, unpack=False):
+        if isinstance(found, Item):
+            return
+        rejects.append(found)
+    raise UserError(_nothing(config, rejects))

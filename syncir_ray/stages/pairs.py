@@ -6,6 +6,8 @@ taken when its similarity to the seed differs enough from the last one taken; fi
 
 import tempfile
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,9 @@ import pyarrow.compute as pc
 
 from syncir_ray import schemas, storage
 from syncir_ray.config import SEED, Pairs
-from syncir_ray.run import Run, Seal, Unit, split
+from syncir_ray.run import READERS, Run, Seal, Unit, split
 from syncir_ray.stages.account import account, done, filtered, merge, spend, unit_of, with_unit
-from syncir_ray.stages.features import matrix
+from syncir_ray.stages.features import COLUMNS, matrix
 
 TAKEN = 5
 # The nine pairs of a group as ranks (reference, target), 0 the seed: a six-cycle and a star. Read off CIRR's
@@ -31,13 +33,16 @@ INDEX = "index.faiss"
 # Cells searched of an IVF index: with 4·√N cells, 64 of them are a few per cent of the images.
 PROBES = 64
 # Training points a cell: faiss warns below 39 and ignores those above 256.
-POINTS = 64
+POINTS, FEWEST_POINTS = 64, 39
 
 
 def neighbours(
     index: faiss.Index, seeds: np.ndarray, own: np.ndarray, config: Pairs
 ) -> tuple[np.ndarray, np.ndarray]:
     """The `config.neighbours` nearest of each seed after its near-duplicates, itself left out.
+
+    The search widens for the seeds whose near-duplicates fill it, and where equal similarities run across its
+    end: which of them faiss then leaves out is its own affair.
 
     Args:
         index: inner-product index of unit vectors.
@@ -56,15 +61,18 @@ def neighbours(
         order = np.lexsort((where, -found), axis=1)
         found, where = np.take_along_axis(found, order, 1), np.take_along_axis(where, order, 1)
         usable = (where >= 0) & (where != own[left, None]) & (found < config.duplicate)
-        enough = usable.sum(axis=1) >= config.neighbours
-        final = enough if look < min(LAST_LOOK, index.ntotal) else np.ones(len(left), bool)
         # the first `neighbours` usable ones of each row, moved to its front in their order
         first = np.argsort(~usable, axis=1, kind="stable")[:, : config.neighbours]
         width = first.shape[1]
-        keep = np.take_along_axis(usable, first, 1)[final]
+        keep = np.take_along_axis(usable, first, 1)
+        nearest = np.where(keep, np.take_along_axis(found, first, 1), -np.inf)
+        # enough of them, and all that are as similar as the last one are among what was found; or there are no
+        # more to find (-1: an IVF index has no more in the cells it searched)
+        final = (usable.sum(axis=1) >= config.neighbours) & (nearest[:, -1] > found[:, -1])
+        final |= (where[:, -1] < 0) | (look == min(LAST_LOOK, index.ntotal))
         rows = left[final]
-        similar[rows, :width] = np.where(keep, np.take_along_axis(found, first, 1)[final], -np.inf)
-        positions[rows, :width] = np.where(keep, np.take_along_axis(where, first, 1)[final], -1)
+        similar[rows, :width] = nearest[final]
+        positions[rows, :width] = np.where(keep, np.take_along_axis(where, first, 1), -1)[final]
         left, look = left[~final], min(4 * look, LAST_LOOK, index.ntotal)
     return similar, positions
 
@@ -72,16 +80,19 @@ def neighbours(
 def groups(similar: np.ndarray, positions: np.ndarray, gap: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The greedy choice of five, for all seeds at once, rank by rank.
 
+    Args:
+        similar, positions: (n, k) float32 and int64, as `neighbours` gives them.
+
     Returns:
-        members (n, 5) positions, similarities (n, 5), stands (n,) bool: whether five were taken.
+        members (n, 5) positions, similarities (n, 5), stands (n,) bool: whether five were taken. Only rows that
+        stand are whole.
     """
     n = len(similar)
     members, kappa = np.full((n, TAKEN), -1, np.int64), np.zeros((n, TAKEN), np.float32)
     taken, last = np.zeros(n, np.int64), np.full(n, np.inf, np.float32)
     for rank in range(similar.shape[1]):
         value = similar[:, rank]
-        with np.errstate(invalid="ignore"):  # inf - -inf where there is no neighbour
-            take = (positions[:, rank] >= 0) & (taken < TAKEN) & (np.abs(value - last) > gap)
+        take = (positions[:, rank] >= 0) & (taken < TAKEN) & (last - value > gap)
         rows = np.flatnonzero(take)
         members[rows, taken[rows]], kappa[rows, taken[rows]] = positions[rows, rank], value[rows]
         last[rows], taken[rows] = value[rows], taken[rows] + 1
@@ -100,11 +111,9 @@ def pairs(seeds: np.ndarray, members: np.ndarray) -> dict[str, np.ndarray]:
     six = np.concatenate([seeds[:, None], members], axis=1).astype(np.uint64)
     ranks = np.asarray(NINE, np.uint8)
     reference, target = six[:, ranks[:, 0]].reshape(-1), six[:, ranks[:, 1]].reshape(-1)
-    # sorted by (reference, target, row): the first row of each run is the first occurrence
-    order = np.lexsort((target, reference))
-    new = np.ones(len(order), bool)
-    new[1:] = (np.diff(reference[order]) != 0) | (np.diff(target[order]) != 0)
-    first = np.sort(order[new])
+    # one number a pair: image ids are dense and far below 2^32
+    _, first = np.unique(reference * (six.max(initial=0) + np.uint64(1)) + target, return_index=True)
+    first.sort()
     return {
         "pair_id": np.arange(len(first), dtype=np.uint64),
         "reference_id": reference[first],
@@ -115,32 +124,47 @@ def pairs(seeds: np.ndarray, members: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def build_index(features: np.ndarray, config: Pairs, threads: int) -> faiss.Index:
-    """Exact up to `config.exact_up_to` images, beyond that an inverted file of 4·√N cells, in float16."""
+def pieces(run: Run, units: list[Unit]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """image_ids and features of these units of the sealed feature table, in order, a unit at a time: a million
+    features of 2,048 numbers are 8 GB, too much to hold beside an index."""
+    return (matrix(table) for table in run.tables("features", units, COLUMNS))
+
+
+def build_index(run: Run, config: Pairs, threads: int) -> faiss.Index:
+    """Of all features that are done, in order: exact up to `config.exact_up_to`, beyond that an inverted file of
+    4·√N cells, in float16. Held at once: the index, and for the second the sample its cells are made of."""
     faiss.omp_set_num_threads(threads)
-    n, width = features.shape
-    if n <= config.exact_up_to:
-        index: Any = faiss.IndexFlatIP(width)
-    else:
-        cells = int(4 * np.sqrt(n))
-        index = faiss.IndexIVFScalarQuantizer(
-            faiss.IndexFlatIP(width), width, cells, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
-        )
+    seal = run.need("features")
+    n, width = seal.counts.done, run.read("features", seal.units[0], ["feature"])["feature"].type.list_size
+    index: Any = faiss.IndexFlatIP(width)
+    if n > config.exact_up_to:
+        cells = max(1, min(int(4 * np.sqrt(n)), n // FEWEST_POINTS))
+        kind = faiss.ScalarQuantizer.QT_fp16
+        index = faiss.IndexIVFScalarQuantizer(index, width, cells, kind, faiss.METRIC_INNER_PRODUCT)
         index.nprobe = PROBES
-        sample = np.random.default_rng(SEED).choice(n, min(n, POINTS * cells), replace=False)
-        index.train(features[np.sort(sample)])
-    index.add(features)
+        index.train(_sample(pieces(run, seal.units), n, min(n, POINTS * cells)))
+    for _, features in pieces(run, seal.units):
+        index.add(features)
     return index
+
+
+def _sample(features: Iterator[tuple[np.ndarray, np.ndarray]], n: int, size: int) -> np.ndarray:
+    """`size` of the `n` features, drawn without repetition, in order."""
+    drawn = np.sort(np.random.default_rng(SEED).choice(n, size, replace=False))
+    taken, at = [], 0
+    for _, part in features:
+        low, high = np.searchsorted(drawn, [at, at + len(part)])
+        taken.append(part[drawn[low:high] - at])
+        at += len(part)
+    return np.concatenate(taken)
 
 
 def prepare(run: Run, config: Pairs, threads: int) -> None:
     """Build an IVF index once and keep it in the run: every worker and every resumed run searches the same."""
-    seal = run.need("features")
-    if seal.counts.done > config.exact_up_to and not storage.exists(run.at("groups", INDEX)):
-        _, features = matrix(list(run.tables("features", seal.units, ["image_id", "feature"])))
+    if run.need("features").counts.done > config.exact_up_to and not storage.exists(run.at("groups", INDEX)):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, INDEX)
-            faiss.write_index(build_index(features, config, threads), str(path))
+            faiss.write_index(build_index(run, config, threads), str(path))
             storage.upload(path, run.at("groups", INDEX))
 
 
@@ -155,36 +179,30 @@ class Mine:
     """Seeds of a unit -> image_id, members, similarities, status, reason, detail."""
 
     def __init__(self, run: Run, config: Pairs, threads: int) -> None:
-        self.config = config
-        seal = run.need("features")
-        self.ids, self.features = matrix(list(run.tables("features", seal.units, ["image_id", "feature"])))
+        self.run, self.config = run, config
+        self.units = run.need("features").units
+        self.ids = _featured(run)
         self.seeds = choose(self.ids, config.max_seeds)
-        if storage.exists(run.at("groups", INDEX)):
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder, INDEX)
-                storage.download(run.at("groups", INDEX), path)
-                faiss.omp_set_num_threads(threads)
-                self.index = faiss.read_index(str(path))
-        else:
-            self.index = build_index(self.features, config, threads)
-        if config.pool.gpus:
-            self.index = faiss.index_cpu_to_all_gpus(self.index)
+        self.index = _index(run, config, threads)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         unit, asked = unit_of(table)
         start = time.perf_counter()
-        rows = np.flatnonzero(np.isin(asked, self.seeds))
+        there, seeding = np.isin(asked, self.ids), np.isin(asked, self.seeds)
+        rows = np.flatnonzero(seeding)
+        near = [u for u in self.units if u.start < unit.stop and unit.start < u.stop]
+        seeds = [features[np.isin(ids, asked[rows])] for ids, features in pieces(self.run, near)]
         own = np.searchsorted(self.ids, asked[rows])
-        nearest = neighbours(self.index, self.features[own], own, self.config)
+        nearest = neighbours(self.index, np.concatenate(seeds), own, self.config)
         members, kappa, stands = groups(*nearest, self.config.gap)
-        outcomes = [filtered("beyond max_seeds" if there else "no feature") for there in np.isin(asked, self.ids)]
+        outcomes = [filtered("beyond max_seeds" if has else "no feature") for has in there]
         for row, stood in zip(rows, stands, strict=True):
             outcomes[row] = done() if stood else filtered("too few neighbours")
         at = rows[stands]
         mined = pa.table(
             [
                 pa.array(asked),
-                _five(len(asked), at, self.ids[members[stands]].astype(np.uint64)),
+                _five(len(asked), at, self.ids[members[stands]]),
                 _five(len(asked), at, kappa[stands]),
                 *account(outcomes),
             ],
@@ -193,21 +211,42 @@ class Mine:
         return spend(with_unit(mined, unit), time.perf_counter() - start, len(rows))
 
 
+def _featured(run: Run) -> np.ndarray:
+    """The ids of the images that have a feature, in order: what stands at a position of the index."""
+    tables = run.tables("features", run.need("features").units, ["image_id", "status"])
+    done = [table.filter(pc.equal(table["status"], schemas.DONE))["image_id"].to_numpy() for table in tables]
+    return np.concatenate(done).astype(np.uint64)
+
+
+def _index(run: Run, config: Pairs, threads: int) -> faiss.Index:
+    """The index that `prepare` has kept, or an exact one of this worker's own."""
+    if storage.exists(run.at("groups", INDEX)):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, INDEX)
+            storage.download(run.at("groups", INDEX), path)
+            faiss.omp_set_num_threads(threads)
+            index = faiss.read_index(str(path))
+    else:
+        index = build_index(run, config, threads)
+    return faiss.index_cpu_to_all_gpus(index) if config.pool.gpus else index
+
+
 def finish(run: Run, unit: Unit, items: pa.Table, before: pa.Table | None) -> pa.Table:
+    """A unit's seeds, whether they were mined now or before."""
     return merge(schemas.GROUPS, items, before)
 
 
 def number(run: Run, rows: int) -> Seal:
     """The pair table from the sealed groups: `pair_id` is the row number."""
     run.drop("pairs")
-    groups = run.read_all("groups", ["image_id", "members", "status"])
-    groups = groups.filter(pc.equal(groups["status"], schemas.DONE))
-    members = groups["members"].combine_chunks().flatten().to_numpy().reshape(-1, TAKEN)
-    columns = pairs(groups["image_id"].to_numpy(), members)
-    table = pa.table(columns, schema=schemas.PAIRS)
-    for unit in split(table.num_rows, rows):
-        run.write("pairs", unit, table.slice(unit.start, unit.count))
-    facts = {"groups": groups.num_rows, "repeated": len(NINE) * groups.num_rows - table.num_rows}
+    stood = run.read_all("groups", ["image_id", "members", "status"])
+    stood = stood.filter(pc.equal(stood["status"], schemas.DONE))
+    members = stood["members"].combine_chunks().flatten().to_numpy().reshape(-1, TAKEN)
+    table = pa.table(pairs(stood["image_id"].to_numpy(), members), schema=schemas.PAIRS)
+    with ThreadPoolExecutor(READERS) as writers:
+        units = split(table.num_rows, rows)
+        list(writers.map(lambda unit: run.write("pairs", unit, table.slice(unit.start, unit.count)), units))
+    facts = {"groups": stood.num_rows, "repeated": len(NINE) * stood.num_rows - table.num_rows}
     return run.close("pairs", "pair_id", table.num_rows, facts=facts)
 
 

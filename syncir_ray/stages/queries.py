@@ -4,8 +4,10 @@
 that need no answer: equal captions, or an image without one. An engine then writes the texts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,95 +20,128 @@ from syncir_ray.config import Queries
 from syncir_ray.models import weights
 from syncir_ray.models.answer import Answer, Failure
 from syncir_ray.models.prompt import BadAnswer, prompt, query_text
-from syncir_ray.run import Run, Seal, Unit, split
-from syncir_ray.schemas import ACCOUNT
-from syncir_ray.stages.account import MODEL, UNIT, account, done, each, failed, filtered, spend, unit_of, with_unit
+from syncir_ray.run import READERS, Run, Seal, Unit, split
+from syncir_ray.schemas import ACCOUNT, DONE, FILTERED
+from syncir_ray.stages.account import (
+    MODEL,
+    UNIT,
+    Outcome,
+    account,
+    done,
+    each,
+    encodable,
+    failed,
+    spend,
+    unit_of,
+    with_unit,
+)
 
 EQUAL, UNCAPTIONED = "equal captions", "an image without a caption"
 
 
 def plan(
-    pairs: pa.Table, captions: pa.Array, uris: pa.Array, known: dict[tuple[str, str], str], rows: int
-) -> tuple[list[tuple[Unit, pa.Table]], int]:
+    pairs: pa.Table, captions: pa.Array, uris: pa.Array, known: pa.Table, rows: int
+) -> tuple[Iterator[tuple[Unit, pa.Table]], int]:
     """The prompt table, cut into units of `rows` prompts.
 
     Args:
         pairs: the whole pair table.
         captions: of every image, null where it has none. uris: of every image.
-        known: query texts carried over, by the two captions.
+        known: query texts carried over (`carry.answers`).
 
     Returns:
-        (unit, its rows) in order, and the number of prompts to ask. Prompts are numbered in the order of their
-        first pair. The units after the last prompt hold the pairs that need no asking.
+        (unit, its rows) in order, each made when it is asked for: the texts of millions of pairs are more than
+        one Arrow string array holds. And the number of prompts to ask. Prompts are numbered in the order of
+        their first pair. The units after the last prompt hold the pairs that need no asking.
     """
     reference, target = pairs["reference_id"].to_numpy(), pairs["target_id"].to_numpy()
     encoded = captions.dictionary_encode()
-    texts = encoded.dictionary.to_pylist()
     codes = encoded.indices.fill_null(-1).to_numpy().astype(np.int64)
     left, right = codes[reference], codes[target]
     uncaptioned = (left < 0) | (right < 0)
     equal = ~uncaptioned & (left == right)
-    answer = np.full(len(left), None, object)
-    for row in np.flatnonzero(~uncaptioned & ~equal) if known else ():
-        answer[row] = known.get((texts[left[row]], texts[right[row]]))
-    silent = uncaptioned | equal | (answer != None)  # noqa: E711 - element by element
-    asked = np.flatnonzero(~silent)
-    _, first, inverse = np.unique(left[asked] * len(texts) + right[asked], return_index=True, return_inverse=True)
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    prompts = rank[inverse]
+    # the two captions as one number: codes are far below 2^31
+    both = left * len(encoded.dictionary) + right
+    answer = _carried(encoded.dictionary, both, known)
+    silent = uncaptioned | equal | (answer >= 0)
+    asked, quiet = np.flatnonzero(~silent), np.flatnonzero(silent)
+    _, first, inverse = np.unique(both[asked], return_index=True, return_inverse=True)
+    n = len(first)
+    number = np.empty(n, np.int64)
+    number[np.argsort(first)] = np.arange(n)
+    prompts = number[inverse]
     by_prompt = np.argsort(prompts, kind="stable")
-    prompts, quiet = prompts[by_prompt], np.flatnonzero(silent)
-    order = np.concatenate([asked[by_prompt], quiet])
+    asked, prompts = asked[by_prompt], prompts[by_prompt]
+    ids = pairs["pair_id"].combine_chunks()
 
-    outcomes = [done()] * len(asked)
-    for row in quiet:
-        outcomes.append(filtered(UNCAPTIONED) if uncaptioned[row] else filtered(EQUAL) if equal[row] else done())
-    numbers = np.concatenate([prompts, np.zeros(len(quiet), np.int64)]).astype(np.uint64)
-    table = pa.table(
-        [
-            pa.array(numbers, mask=np.arange(len(order)) >= len(asked)),
-            pairs["pair_id"].take(order),
-            pa.array(reference[order]),
-            pa.array(target[order]),
-            uris.take(reference[order]),
-            uris.take(target[order]),
-            captions.take(reference[order]),
-            captions.take(target[order]),
-            pa.array(answer[order], pa.string()),
-            *account(outcomes),
-        ],
-        schema=schemas.PROMPTS,
-    )
-    units, n = [], len(first)
-    for unit in split(n, rows):
-        low, high = np.searchsorted(prompts, [unit.start, unit.stop])
-        units.append((unit, table.slice(low, high - low)))
-    for unit in split(len(quiet), rows):
-        units.append((Unit(n + unit.start, unit.count), table.slice(len(asked) + unit.start, unit.count)))
-    return units, n
+    def table(at: np.ndarray, numbers: pa.Array) -> pa.Table:
+        reasons = np.select([uncaptioned[at], equal[at]], [UNCAPTIONED, EQUAL], "")
+        skipped = uncaptioned[at] | equal[at]
+        columns = [
+            numbers,
+            ids.take(pa.array(at)),
+            pa.array(reference[at]),
+            pa.array(target[at]),
+            *(texts.take(pa.array(side[at])) for texts in (uris, captions) for side in (reference, target)),
+            known["query_text"].combine_chunks().take(pa.array(answer[at], mask=(answer[at] < 0) | skipped)),
+            pa.array(np.where(skipped, FILTERED, DONE)),
+            pa.array(reasons, pa.string(), mask=~skipped),
+            pa.nulls(len(at), pa.string()),
+        ]
+        return pa.table(columns, schema=schemas.PROMPTS)
+
+    def units() -> Iterator[tuple[Unit, pa.Table]]:
+        for unit in split(n, rows):
+            low, high = np.searchsorted(prompts, [unit.start, unit.stop])
+            yield unit, table(asked[low:high], pa.array(prompts[low:high].astype(np.uint64)))
+        for unit in split(len(quiet), rows):
+            at = quiet[unit.start : unit.stop]
+            yield Unit(n + unit.start, unit.count), table(at, pa.nulls(len(at), pa.uint64()))
+
+    return units(), n
+
+
+def _carried(texts: pa.Array, both: np.ndarray, known: pa.Table) -> np.ndarray:
+    """For each pair, by its captions' number (place of the reference's in `texts` times their count, plus that of
+    the target's), the row of `known` that answers it, or -1."""
+    sides = [pc.index_in(known[name], texts).combine_chunks() for name in known.column_names[:2]]
+    left, right = (side.fill_null(-1).to_numpy().astype(np.int64) for side in sides)
+    rows = np.flatnonzero((left >= 0) & (right >= 0))
+    if not len(rows):
+        return np.full(len(both), -1)
+    numbers = (left * len(texts) + right)[rows]
+    order = np.argsort(numbers, kind="stable")
+    at = np.minimum(np.searchsorted(numbers, both, sorter=order), len(rows) - 1)
+    return np.where(numbers[order[at]] == both, rows[order[at]], -1)
 
 
 def lay_out(run: Run, rows: int) -> Seal:
     """Write and seal the prompt table."""
     run.drop("prompts")
-    pairs = run.read_all("pairs")
+    pairs = run.read_all("pairs", ["pair_id", "reference_id", "target_id"])
     captions = run.read_all("captions", ["caption"])["caption"].combine_chunks()
     uris = run.read_all("manifest", ["uri"])["uri"].combine_chunks()
     units, prompts = plan(pairs, captions, uris, carry.answers(run), rows)
-    for unit, table in units:
-        run.write("prompts", unit, table)
+    with ThreadPoolExecutor(READERS) as writers:
+        while some := list(islice(units, READERS)):  # so many at once: the rest is not yet made
+            list(writers.map(lambda made: run.write("prompts", *made), some))
     return run.close("prompts", "pair_id", pairs.num_rows, facts={"prompts": prompts})
 
 
 def finish(run: Run, unit: Unit, items: pa.Table | None, before: pa.Table | None) -> pa.Table:
-    """A unit's pairs, each with the text of its prompt."""
+    """A unit's pairs, each with the text of its prompt; without a new one, as they were before.
+
+    Raises:
+        RuntimeError: a prompt of the unit has never been answered.
+    """
     pairs = run.read("prompts", unit) if before is None else before
     if items is None:
         return pairs
     place = pc.index_in(pairs["prompt_id"], items["prompt_id"].combine_chunks())
     asked = pc.is_valid(place)
     kept, rows = pairs.filter(pc.invert(asked)), pairs.filter(asked)
+    if before is None and kept["prompt_id"].null_count < kept.num_rows:
+        raise RuntimeError(f"queries {unit.name}: a prompt came back without an answer")
     found = items.take(place.filter(asked))
     for name in ("query_text", *(f.name for f in ACCOUNT)):
         rows = rows.set_column(rows.column_names.index(name), schemas.QUERIES.field(name), found[name])
@@ -138,20 +173,20 @@ def distinct(rows: pa.Table) -> pa.Table:
     return rows.filter(pa.array(first))
 
 
-def answered(answer: Answer | Failure | Exception) -> tuple[str | None, tuple[str, str | None, str | None]]:
+def answered(answer: Answer | Failure | Exception) -> tuple[str | None, Outcome]:
     """The query text of an answer and its outcome."""
     if isinstance(answer, Failure):
         return None, failed(answer.reason, answer.detail)
     if isinstance(answer, Exception):
         return None, failed("model error", f"{type(answer).__name__}: {answer}")
     try:
-        return query_text(answer.text, cut=answer.cut), done()
+        return encodable(query_text(answer.text, cut=answer.cut)), done()
     except BadAnswer as bad:
         return None, failed(bad.reason, answer.text if bad.reason != "empty answer" else "")
 
 
 class Write:
-    """Prompts of a unit -> prompt_id, query_text, status, reason, detail, by an engine in this process."""
+    """Prompts of a unit -> prompt_id, query_text, status, reason, detail, by an engine called from here."""
 
     def __init__(self, config: Queries, threads: int) -> None:
         self.model: Callable[[list[str]], list[Any]]
@@ -195,7 +230,7 @@ def from_vllm(rows: list[dict[str, Any]], max_tokens: int, at_once: int) -> pa.T
     return pa.Table.from_pylist(out, TEXT)
 
 
-def _texts(table: pa.Table, texts: list[tuple[str | None, tuple]]) -> pa.Table:
+def _texts(table: pa.Table, texts: list[tuple[str | None, Outcome]]) -> pa.Table:
     columns = [pa.array([t for t, _ in texts], pa.string()), *account([o for _, o in texts])]
     names = ["query_text", *(f.name for f in ACCOUNT)]
     result = table.select(["prompt_id"])

@@ -128,11 +128,9 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with s3_server.serving(tmp_path_factory.mktemp("weed")) as environment, pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
-        storage._client.cache_clear()
         client = s3_server.client(environment)
         client.create_bucket(Bucket="models")
         yield client
-    storage._client.cache_clear()
 
 
 def test_an_s3_folder_is_copied_once(
