@@ -136,7 +136,7 @@ def main(arguments: list[str] | None = None) -> None:
             from syncir_ray.report.build import write
 
             print(write(run))
-    except UserError as error:
+    except (UserError, OSError) as error:  # OSError: a disk or an S3 that does not answer
         print(f"syncir: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

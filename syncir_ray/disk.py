@@ -31,7 +31,11 @@ def reader(path: str) -> io.FileIO:
     Raises:
         OSError: it is not there, or is no file.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for, a device read for ever
+    try:
+        mode = os.stat(path).st_mode
+    except NotADirectoryError:  # below a file there is nothing
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
+    if not stat.S_ISREG(mode):  # a pipe would be waited for, a device read for ever
         raise OSError(errno.EINVAL, "not a file", path)
     return io.FileIO(path)
 

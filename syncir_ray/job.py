@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,8 @@ from syncir_ray.schemas import FAILED
 from syncir_ray.stages.account import work
 from syncir_ray.stages.commit import Commit, Finish
 from syncir_ray.stream import Operator, stream
+
+WRITERS = 16  # units without work are only written, and a put to S3 is mostly waiting
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Job:
         finish: Finish,
         key: str,
         total: int,
+        item: str = "",
     ) -> Seal:
         """Bring the table `name` to its seal.
 
@@ -49,6 +53,7 @@ class Job:
             operators: what to do with them, given where they run.
             finish: makes the unit's table of what came back.
             key: the column of the `total` ids that must each have one row.
+            item: the column of the ids that go through the operators, where it is not `key`.
         """
         seal = self.run.seal(name)
         if seal and not (self.retry and seal.counts.failed):
@@ -60,15 +65,19 @@ class Job:
         if seal:
             self.run.reopen(name)
         missing = {u: ids(u) for u in units if u not in committed}
-        failed = {u: rows for u in sorted(committed) if self.retry and len(rows := self._failed(name, u, key))}
+        failed = {
+            u: rows for u in sorted(committed) if self.retry and len(rows := self._failed(name, u, item or key))
+        }
         before = sum(units[u] for u in committed - failed.keys())
         with self.screen.stage(name, sum(units.values()), before) as line:
             for todo, commit in (
                 (missing, Commit(self.run, name, finish)),
                 (failed, Commit(self.run, name, finish, again=True)),
             ):
-                for unit in [u for u in todo if not len(todo[u])]:
-                    line.advance(units[unit], commit.nothing(unit))
+                quiet = [u for u in todo if not len(todo[u])]
+                with ThreadPoolExecutor(WRITERS) as writers:
+                    for unit, counts in zip(quiet, writers.map(commit.nothing, quiet), strict=True):
+                        line.advance(units[unit], counts)
                 if works := [work(u, todo[u]) for u in todo if len(todo[u])]:
                     place = self.place()
                     for unit, counts in stream(works, operators(place), commit, place.light, self.lost):
@@ -76,12 +85,12 @@ class Job:
         carry.drop_stale(self.run, name)
         return self.run.close(name, key, total)
 
-    def _failed(self, name: str, unit: Unit, key: str) -> np.ndarray:
-        """The ids of a unit that failed."""
+    def _failed(self, name: str, unit: Unit, column: str) -> np.ndarray:
+        """The ids in `column` of a unit's failed rows."""
         if not self.run.counts(name, unit).failed:
             return np.empty(0, np.uint64)
-        rows = self.run.read(name, unit, [key, "status"])
-        return np.unique(rows.filter(pc.equal(rows["status"], FAILED))[key].to_numpy())
+        rows = self.run.read(name, unit, [column, "status"])
+        return np.unique(rows.filter(pc.equal(rows["status"], FAILED))[column].to_numpy())
 
 
 def one_each(units: list[Unit]) -> dict[Unit, int]:

@@ -10,6 +10,8 @@ from rich.table import Table
 from syncir_ray import record
 from syncir_ray.run import READERS, Counts, Run, Seal, Unit, split
 
+WIDTH = 160  # of what is printed into a file or a pipe: reasons stay on their line
+
 
 @dataclass(frozen=True)
 class Line:
@@ -74,8 +76,9 @@ def show(root: str) -> int:
     lines = ledger(run, record.need(run)["config"])
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("stage", "rows", "done", "filtered", "failed", "missing", "", "reasons"):
+        words = column in ("stage", "", "reasons")
         table.add_column(
-            column, justify="left" if column in ("stage", "", "reasons") else "right", overflow="fold"
+            column, justify="left" if words else "right", no_wrap=column != "reasons", overflow="fold"
         )
     for line in lines:
         counts = line.counts
@@ -90,7 +93,10 @@ def show(root: str) -> int:
             ("sealed" if line.sealed else "open") + ("" if line.sums else ", DOES NOT SUM"),
             escape(", ".join(f"{reason} {number:,}" for reason, number in reasons)),
         )
-    Console(highlight=False, soft_wrap=True).print(table)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDTH
+    console.print(table)
     wrong = [line.stage for line in lines if not line.sums]
     print("every row is done, filtered, failed or missing" if not wrong else f"wrong sums: {', '.join(wrong)}")
     return 1 if wrong else 0

@@ -136,6 +136,7 @@ def queries(job: Job) -> None:
         queries_stage.finish,
         "pair_id",
         total,
+        item="prompt_id",
     )
 
 

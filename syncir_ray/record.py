@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
-from syncir_ray import __version__, schemas, storage
+from syncir_ray import __version__, carry, schemas, storage
 from syncir_ray.config import SEED, Config, method
 from syncir_ray.errors import UserError
 from syncir_ray.run import Run
@@ -93,6 +93,8 @@ def enter(run: Run, config: Config, revisions: dict[str, str]) -> None:
         )
     if before and not changed:
         return
+    for stage in {"captions", "queries"} & changed.keys():
+        carry.forget(run, stage)  # made in the old way, before a retry dropped its table
     record = {
         "version": schemas.VERSION,
         "syncir_ray": __version__,

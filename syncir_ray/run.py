@@ -15,6 +15,7 @@ import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -68,10 +69,11 @@ class Run:
         with self._file(table, unit) as file:
             return _counts(file)
 
-    def _file(self, table: str, unit: Unit) -> pq.ParquetFile:
+    @contextmanager
+    def _file(self, table: str, unit: Unit) -> Iterator[pq.ParquetFile]:
         """An object of which only a part is read: of a feature table, the ids are a five-hundredth."""
-        source = pa.PythonFile(storage.reader(self.at(table, unit.name)), "r")
-        return pq.ParquetFile(source, pre_buffer=False)
+        with storage.reader(self.at(table, unit.name)) as source:
+            yield pq.ParquetFile(pa.PythonFile(source, "r"))
 
     def tables(self, table: str, units: Iterable[Unit], columns: list[str] | None = None) -> Iterator[pa.Table]:
         """Objects in the order of `units`, some read ahead."""

@@ -46,7 +46,7 @@ def absolute(uri: str) -> str:
 
 def inside(name: str) -> bool:
     """Whether a relative name stays below the address it is joined to."""
-    if not name or name[0] == "/" or "\0" in name or os.path.isabs(name):
+    if not name or name[0] == "/" or "\0" in name:
         return False
     return ".." not in name or ".." not in re.split(r"[/\\]", name)
 

@@ -53,8 +53,8 @@ def synthesize(out: str, config: Config, retry: bool, again: str) -> int:
             if screen.ran or not storage.exists(run.at("report", "index.html")):
                 write(out)
         except (Exception, KeyboardInterrupt) as error:
-            if isinstance(error, UserError):
-                raise
+            if isinstance(error, UserError) and screen.ran.keys() <= {"manifest"}:
+                raise  # nothing has been computed that a command could continue
             why = "stopped" if isinstance(error, KeyboardInterrupt) else _line(error)
             screen.say(f"failed    {why}\ncontinue  {again}")
             return 130 if isinstance(error, KeyboardInterrupt) else 1
@@ -83,5 +83,5 @@ def _line(error: BaseException) -> str:
         return str(error)
     while cause := getattr(error, "cause", None):  # what a worker raised, under Ray's own
         error = cause
-    text = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {text[0][:500]}"
+    text = (str(error).strip().splitlines() or [""])[0][:500]
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"

@@ -29,6 +29,15 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture(scope="session")
+def ray_session(s3: object) -> Iterator[None]:
+    """Ray may be started by a test: with the S3 server in its environment, and stopped at the end."""
+    import ray
+
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
 def photos() -> Path:
     """The photographs that lie beside the repository."""
     folder = Path(__file__).parents[1].parent / "shared" / "photos"

@@ -166,9 +166,13 @@ def embed(texts: list[str]) -> np.ndarray:
     return np.array(counts, np.float32).reshape(len(texts), 26)
 
 
-def finished(folder: Path, threshold: float = 0.7) -> Run:
+def finished(folder: Path, threshold: float = 0.7, vector: np.ndarray | None = None) -> Run:
     """A finished run of 24 small photographs: image 5 has no feature, images 6, 7, 10 and 11 the same caption,
-    image 8 has none, and the file of image 9 is gone."""
+    image 8 has none, and the file of image 9 is gone.
+
+    Args:
+        vector: a feature of image 5 after all.
+    """
     rng = np.random.default_rng(3)
     images = folder / "images"
     images.mkdir(parents=True)
@@ -188,7 +192,7 @@ def finished(folder: Path, threshold: float = 0.7) -> Run:
     manifest(run, uris, texts)
     vectors = rng.normal(size=(IMAGES, 6))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    featured(run, [None if i == BROKEN else vectors[i] for i in range(IMAGES)], config.features.rows)
+    featured(run, [vector if i == BROKEN else vectors[i] for i in range(IMAGES)], config.features.rows)
     paired(run, config.pairs)
     captioned(run, config.captions.rows)
     queried(run, config.queries.rows, answer)

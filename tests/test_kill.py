@@ -11,7 +11,7 @@ import pytest
 
 from syncir_ray.run import Run
 from tests import chat_server, world
-from tests.test_pipeline import STAGES, rows
+from tests.world import STAGES, rows
 
 
 @pytest.fixture(scope="module")
@@ -33,44 +33,42 @@ def command(tmp_path_factory, server):
     return lambda out: [*base, "--out", str(out)]
 
 
-def start(command: list[str]) -> subprocess.Popen:
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+def start(command: list[str], log: Path) -> subprocess.Popen:
+    with log.open("w") as output:
+        return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
 
 
-def finish(command: list[str]) -> str:
-    process = start(command)
-    text = process.communicate(timeout=300)[0].decode()
-    assert process.returncode == 0, text
-    return text
+def finish(command: list[str], log: Path) -> None:
+    assert start(command, log).wait(timeout=300) == 0, log.read_text()
 
 
-def kill_in(command: list[str], run: Run, stage: str) -> int:
-    """Start the command and kill its driver once `stage` has committed a unit; the units then committed."""
-    process = start(command)
+def kill_in(command: list[str], run: Run, stage: str, log: Path) -> None:
+    """Start the command and kill its driver once `stage` has committed a unit."""
+    process = start(command, log)
     end = time.monotonic() + 240
     try:
         while not run.units(stage):
-            assert process.poll() is None and time.monotonic() < end, process.communicate()[0].decode()
+            assert process.poll() is None and time.monotonic() < end, log.read_text()
             time.sleep(0.02)
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     assert not run.seal(stage), f"{stage} was over before it could be interrupted"
-    return len(run.units(stage))
 
 
 @pytest.mark.parametrize("place", ["local", "s3"])
 def test_killed_in_every_stage_and_continued(command, place, tmp_path, request, server):
     undisturbed = Run(str(tmp_path / "undisturbed"))
-    finish(command(undisturbed.root))
+    log = tmp_path / "log"
+    finish(command(undisturbed.root), log)
     out = str(tmp_path / "run") if place == "local" else request.getfixturevalue("s3")("run")
     run = Run(out)
     server.asked.clear()
     kept = {}
     for stage in STAGES:
-        kill_in(command(out), run, stage)
+        kill_in(command(out), run, stage, log)
         kept[stage] = {unit: stamp(run, stage, unit) for unit in run.units(stage)}
-    finish(command(out))
+    finish(command(out), log)
     for table in ("manifest", "groups", "pairs", *STAGES):
         assert rows(run, table) == rows(undisturbed, table), table
         assert run.need(table).counts.rows == undisturbed.need(table).counts.rows

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from syncir_ray.run import Run
-from tests.test_pipeline import ray_session, synthesize  # noqa: F401 - fixture
+from tests.world import synthesize
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 MODELS = ("resnet-50", "smollm2-135m-instruct", "all-minilm-l6-v2")
@@ -24,7 +24,7 @@ def weights():
         pytest.skip(f"weights/ lacks {missing}: `make weights` builds them")
 
 
-def test_photographs_to_triplets(photos, tmp_path, monkeypatch, ray_session):  # noqa: F811
+def test_photographs_to_triplets(photos, tmp_path, monkeypatch, ray_session):
     monkeypatch.chdir(WEIGHTS.parent)  # the preset names weights/
     out, manifest = tmp_path / "run", photos / "coco" / "manifest.jsonl"
     preset = tmp_path / "empty.yaml"

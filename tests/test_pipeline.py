@@ -1,6 +1,5 @@
 """Whole runs through the command line, on real Ray, with small models of the real classes."""
 
-import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -10,21 +9,12 @@ import pytest
 from syncir_ray import cli
 from syncir_ray.run import Run
 from tests import chat_server, world
-
-STAGES = ("features", "groups", "captions", "queries", "triplets")
+from tests.world import STAGES, rows, synthesize
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("world")
-
-
-@pytest.fixture(scope="module")
-def ray_session():
-    import ray
-
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -43,23 +33,12 @@ def config(folder, server):
     return world.config(folder, world.models(folder / "models"), server.url)
 
 
-def synthesize(source: object, out: object, config: Path, *more: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["synthesize", "--images", str(source), "--out", str(out), "--config", str(config), *more])
-    return int(ended.value.code or 0)
-
-
 @pytest.fixture(scope="module")
 def finished(folder, source, config, server, ray_session):
     """The run that the other tests look at, and how often the server was asked for each prompt."""
     server.asked.clear()
     assert synthesize(source, folder / "run", config) == 0
-    return finished[0], Counter(server.asked)
-
-
-def rows(run: Run, table: str) -> list[str]:
-    """A table as a sorted list of its rows, to be compared whatever its objects."""
-    return sorted(json.dumps(row, default=str) for row in run.read_all(table).to_pylist())
+    return Run(str(folder / "run")), Counter(server.asked)
 
 
 def test_every_input_is_accounted_for_in_every_stage(finished):
@@ -74,7 +53,9 @@ def test_every_input_is_accounted_for_in_every_stage(finished):
     for stage, total in zip(STAGES, (images, images, images, pairs, pairs), strict=True):
         assert run.need(stage).counts.rows == total, stage
     names = {row["uri"]: row["image_id"] for row in run.read_all("manifest").to_pylist()}
-    failed = {row["image_id"]: row["reason"] for row in run.read_all("features").to_pylist() if row["status"] == "failed"}
+    failed = {
+        row["image_id"]: row["reason"] for row in run.read_all("features").to_pylist() if row["status"] == "failed"
+    }
     assert failed == {names[name]: reason for name, reason in world.BAD.items()}
 
 
@@ -104,7 +85,10 @@ def test_triplets_are_what_the_stages_before_say(finished):
     assert [row["pair_id"] for row in sorted(triplets, key=lambda r: r["pair_id"])] == list(range(len(queries)))
     for row in triplets:
         query = queries[row["pair_id"]]
-        assert (row["reference_uri"], row["target_uri"]) == (manifest[row["reference_id"]], manifest[row["target_id"]])
+        assert (row["reference_uri"], row["target_uri"]) == (
+            manifest[row["reference_id"]],
+            manifest[row["target_id"]],
+        )
         assert row["query_text"] == query["query_text"]
         if query["status"] != "done":
             assert (row["status"], row["reason"]) == ("filtered", "no query text")
@@ -135,7 +119,7 @@ def test_status_export_and_report(finished, tmp_path, capsys):
     assert "data:image/jpeg;base64," in page and not re.search(r"(src|href)=.http", page)
 
 
-def test_s3_source_and_run_give_the_same_rows(finished, folder, source, config, s3):
+def test_s3_source_and_run_give_the_same_rows(finished, source, config, s3):
     from syncir_ray import storage
 
     images, out = s3("images"), s3("run")
@@ -171,3 +155,26 @@ def test_failed_rows_are_done_again_when_the_cause_is_mended(finished, source, c
     assert captions.done == finished[0].need("captions").counts.done
     # what was answered before was carried over, not asked again
     assert 0 < sum(server.asked.values()) - sum(first.values()) < retried.need("queries").rows / 2
+
+
+def test_prompts_that_failed_are_asked_again_and_no_others(finished, source, config, server, tmp_path):
+    import shutil
+
+    shutil.copytree(finished[0].root, tmp_path / "run")
+    run = Run(str(tmp_path / "run"))
+    before = {row["pair_id"]: row for row in run.read_all("queries").to_pylist()}
+    prompts = {row["prompt_id"] for row in before.values() if row["status"] == "failed"}
+    server.asked.clear()
+    answer, server.act = server.act, lambda prompt, before: chat_server.completion("change the colour")
+    try:
+        assert synthesize(source, run.root, config, "--retry-failed") == 0
+    finally:
+        server.act = answer
+    assert sum(server.asked.values()) == len(prompts) > 0
+    for row in run.read_all("queries").to_pylist():
+        if before[row["pair_id"]]["status"] == "failed":
+            assert (row["status"], row["query_text"]) == ("done", "change the colour")
+        else:
+            assert row == before[row["pair_id"]]
+    assert not run.need("queries").counts.failed and run.need("triplets").counts.rows == len(before)
+    assert run.need("features").counts.failed == {reason: 1 for reason in world.BAD.values()}

@@ -159,7 +159,13 @@ def test_inside_and_contains(tmp_path):
     (root / "good").symlink_to(root / "a")
     (root / "bad").symlink_to(out / "b")
     (root / "folder").symlink_to(out)
-    for name, below in {"a": True, "good": True, "bad": False, "folder/b": False, "../root-other/b": False}.items():
+    for name, below in {
+        "a": True,
+        "good": True,
+        "bad": False,
+        "folder/b": False,
+        "../root-other/b": False,
+    }.items():
         assert storage.contains(str(root), f"{root}/{name}") is below, name
     assert storage.contains("/", str(root / "a"))
     assert storage.contains("s3://b/root", "s3://b/root/a")
@@ -289,9 +295,9 @@ class Moody(BaseHTTPRequestHandler):
             return self.refuse(*act)
         self.send_response(200)
         self.send_header("Content-Length", str(len(self.body)))
+        self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(self.body[:act])
-        self.close_connection = True
 
     def do_PUT(self) -> None:
         data = self.rfile.read(int(self.headers["Content-Length"]))
@@ -304,6 +310,7 @@ class Moody(BaseHTTPRequestHandler):
         text = f"<Error><Code>{code}</Code><Message>{KEY}</Message></Error>".encode() if code else b""
         self.send_response(status)
         self.send_header("Content-Length", str(len(text)))
+        self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(text)
 

@@ -1,13 +1,17 @@
 """A small source of images, good and bad, and a configuration of small models, for tests of whole runs."""
 
 import io
+import json
 import zlib
 from pathlib import Path
 
 import numpy as np
+import pytest
 import yaml
 from PIL import Image
 
+from syncir_ray import cli
+from syncir_ray.run import Run
 from tests import small_models
 from tests.chat_server import Reply, completion, error
 
@@ -19,6 +23,21 @@ BAD = {
     "bad-truncated.jpg": "truncated image",
     "bad-bomb.png": "too many pixels",
 }
+
+
+STAGES = ("features", "groups", "captions", "queries", "triplets")
+
+
+def synthesize(source: object, out: object, config: Path, *more: str) -> int:
+    """The exit status of a `synthesize` command, run in this process."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["synthesize", "--images", str(source), "--out", str(out), "--config", str(config), *more])
+    return int(ended.value.code or 0)
+
+
+def rows(run: Run, table: str) -> list[str]:
+    """A table as a sorted list of its rows, to be compared whatever its objects."""
+    return sorted(json.dumps(row, default=str) for row in run.read_all(table).to_pylist())
 
 
 def images(folder: Path) -> Path:

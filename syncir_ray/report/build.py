@@ -98,18 +98,19 @@ def funnel(run: Run) -> list[tuple[str, int]]:
 
 def histogram(similarity: np.ndarray, threshold: float) -> list[tuple[float, float, int]]:
     """Bins of equal width with an edge at the threshold, over the (n,) float32 similarities that are finite: from,
-    to (the last one included) and how many."""
+    to and how many. The first and the last are not empty, or begin at the threshold."""
     values = similarity[np.isfinite(similarity)]
     if not len(values):
         return []
     width = 2 / BINS
-    low = min(0, int(np.floor((float(values.min()) - threshold) / width)))
-    high = max(1, int(np.ceil((float(values.max()) - threshold) / width)))
-    edges = threshold + width * np.arange(low, high + 1)
+    low, high = (int(np.floor((float(end) - threshold) / width)) for end in (values.min(), values.max()))
+    steps = np.arange(min(low, 0) - 1, max(high, 0) + 3)
+    edges = threshold + width * steps
     # counted in float32, as the filter decides: what it kept is on the threshold's right
-    bounds = edges.astype(np.float32)
-    counts, _ = np.histogram(values.clip(bounds[0], bounds[-1]), bounds)
-    return [(float(a), float(b), int(n)) for a, b, n in zip(edges[:-1], edges[1:], counts, strict=True)]
+    counts, _ = np.histogram(values, edges.astype(np.float32))
+    bins = [(float(a), float(b), int(n)) for a, b, n in zip(edges[:-1], edges[1:], counts, strict=True)]
+    shown = np.flatnonzero((counts > 0) | (steps[:-1] == 0))
+    return bins[shown[0] : shown[-1] + 1]
 
 
 @dataclass(frozen=True)

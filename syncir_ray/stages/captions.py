@@ -79,6 +79,7 @@ class Copy:
     def __call__(self, table: pa.Table) -> pa.Table:
         unit, ids = unit_of(table)
         rows = self.run.read_range("manifest", unit, ("image_id", "caption")).take(ids - unit.start)
-        outcomes = [done() if c else failed("no caption in the manifest") for c in rows["caption"].to_pylist()]
-        result = pa.table([rows["image_id"], rows["caption"], *account(outcomes)], schema=schemas.CAPTIONS)
+        captions = [caption or None for caption in rows["caption"].to_pylist()]
+        outcomes = [done() if caption else failed("no caption in the manifest") for caption in captions]
+        result = pa.table([rows["image_id"], captions, *account(outcomes)], schema=schemas.CAPTIONS)
         return spend(with_unit(result, unit), 0.0, 0)

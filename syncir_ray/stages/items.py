@@ -1,6 +1,5 @@
 """The rows of a source: images that get an id, and rows that do not and why."""
 
-import os
 from typing import NamedTuple
 
 from syncir_ray import storage
@@ -50,7 +49,7 @@ def clean(caption: object) -> str | None:
 def relative(uri: str, root: str) -> str | None:
     """`uri` relative to the source's root, `.` and `..` resolved, or None where it leads outside."""
     root = root.rstrip("/") + "/"
-    if storage.is_s3(uri) or (os.path.isabs(uri) and not storage.is_s3(root)):
+    if storage.is_s3(uri) or (uri.startswith("/") and not storage.is_s3(root)):
         if not uri.startswith(root):
             return None
         uri = uri[len(root) :]
@@ -63,7 +62,7 @@ def relative(uri: str, root: str) -> str | None:
                 return None
             if part == "..":
                 parts.pop()
-            elif part != "." and (part or storage.is_s3(root) or not parts):  # on S3, a//b is another than a/b
+            elif part != "." and (part or storage.is_s3(root)):  # on S3, a//b is another than a/b
                 parts.append(part)
         uri = "/".join(parts)
     return uri if storage.inside(uri) else None

@@ -84,36 +84,35 @@ def _csv(data: io.RawIOBase, address: str) -> Iterator[Row]:
     dialect = csv.excel_tab if address.lower().endswith(".tsv") else csv.excel
     text = io.TextIOWrapper(io.BufferedReader(data, BUFFER), "utf-8-sig", errors="surrogateescape", newline="")
     # strict: a quote that is not closed is an error, and does not swallow the lines up to the next one
-    lines = csv.reader(text, dialect, strict=True)
-    try:
-        header = next(lines, [])
-    except csv.Error as error:
-        raise UserError(f"--images {address}: its first line is broken ({error})") from None
-    if "uri" not in header:
-        raise _no_uri(address, header)
-    uri, caption = header.index("uri"), header.index("caption") if "caption" in header else None
-    while True:
+    with text:
+        lines = csv.reader(text, dialect, strict=True)
         try:
-            row = next(lines)
-        except StopIteration:
-            return
+            header = next(lines, [])
         except csv.Error as error:
-            yield _broken(f"line {lines.line_num}", str(error))
-            continue
-        place = f"line {lines.line_num}"
-        if row and len(row) != len(header):
-            yield _broken(place, f"{len(row)} columns, not {len(header)}")
-        elif row:
-            yield place, (row[uri], row[caption] if caption is not None else None)
+            raise UserError(f"--images {address}: its first line is broken ({error})") from None
+        if "uri" not in header:
+            raise _no_uri(address, header)
+        uri, caption = header.index("uri"), header.index("caption") if "caption" in header else None
+        while True:
+            try:
+                row = next(lines)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield _broken(f"line {lines.line_num}", str(error))
+                continue
+            place = f"line {lines.line_num}"
+            if row and len(row) != len(header):
+                yield _broken(place, f"{len(row)} columns, not {len(header)}")
+            elif row:
+                yield place, (row[uri], row[caption] if caption is not None else None)
 
 
 def _jsonl(data: io.RawIOBase, address: str) -> Iterator[Row]:
     """Rows without `uri` wait for the first that has one: if there is none, the table has no such column."""
     waiting: list[Row] | None = []
     columns: set[str] = set()
-    for number, line in enumerate(io.BufferedReader(data, BUFFER), 1):
-        if not line.strip():
-            continue
+    for number, line in _lines(data):
         place = f"line {number}"
         try:
             row = json.loads(line)
@@ -133,3 +132,9 @@ def _jsonl(data: io.RawIOBase, address: str) -> Iterator[Row]:
             waiting.append(bad)
     if waiting:
         raise _no_uri(address, sorted(columns))
+
+
+def _lines(data: io.RawIOBase) -> Iterator[tuple[int, bytes]]:
+    """Lines that are not blank, numbered from 1 with the blank ones."""
+    with io.BufferedReader(data, BUFFER) as lines:
+        yield from ((number, line) for number, line in enumerate(lines, 1) if line.strip())

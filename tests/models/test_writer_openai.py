@@ -13,6 +13,7 @@ from tests.chat_server import KEY, Reply, Server, completion, error, serving
 
 BACKOFF = 0.02  # seconds, instead of 5
 
+
 @pytest.fixture(autouse=True)
 def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
@@ -92,8 +93,13 @@ def test_the_tries_are_used_up_with_growing_waits(status: int, reason: str) -> N
 
 @pytest.mark.parametrize(
     ("status", "reason"),
-    [(400, "request refused"), (404, "request refused"), (422, "request refused"),
-     (401, "key refused"), (403, "key refused")],
+    [
+        (400, "request refused"),
+        (404, "request refused"),
+        (422, "request refused"),
+        (401, "key refused"),
+        (403, "key refused"),
+    ],
 )
 def test_a_refused_prompt_fails_alone_and_at_once(status: int, reason: str) -> None:
     with serving(lambda p, _: error(status) if p == "bad" else completion(p)) as server:
@@ -113,8 +119,7 @@ def test_a_refused_prompt_fails_alone_and_at_once(status: int, reason: str) -> N
         ((200, {}, {"choices": None}), Failure("empty answer", "finish reason None")),
         ((200, {}, {"choices": [None]}), Failure("empty answer", "finish reason None")),
         ((200, {}, {"choices": [{"message": None}]}), Failure("empty answer", "finish reason None")),
-        ((200, {}, {"choices": [{"message": {"content": 3}}]}),
-         Failure("empty answer", "finish reason None")),
+        ((200, {}, {"choices": [{"message": {"content": 3}}]}), Failure("empty answer", "finish reason None")),
         (completion("and and and", "length"), Answer("and and and", True, 7, 3)),
         (completion(None, "length"), Answer("", True, 7, 3)),
         (completion(None, "content_filter"), Failure("refused", "content filter")),
@@ -129,8 +134,14 @@ def test_odd_replies(reply: Reply, result: Answer | Failure) -> None:
 
 @pytest.mark.parametrize(
     "reply",
-    [(200, {"Content_Type": "text/html"}, b"<html>"), (200, {}, b"{"), (200, {}, []), (200, {}, b"null"),
-     (200, {}, b"\xff\xfe"), (200, {"Content_Length": "99"}, b"{}")],
+    [
+        (200, {"Content_Type": "text/html"}, b"<html>"),
+        (200, {}, b"{"),
+        (200, {}, []),
+        (200, {}, b"null"),
+        (200, {}, b"\xff\xfe"),
+        (200, {"Content_Length": "99"}, b"{}"),
+    ],
 )
 def test_what_is_no_reply_is_asked_again(reply: Reply) -> None:
     with serving(lambda p, before: completion(p) if before > 1 else reply) as server:

@@ -98,12 +98,32 @@ def test_ties_are_in_order_of_id():
     assert group(0.8, 0.6, 0.8, 0.7, 0.6, 0.5, 0.4) == [1, 4, 2, 6, 7]
 
 
+class Contrary:
+    """An exact index that of equal similarities gives the last ids; faiss promises no order either."""
+
+    def __init__(self, vectors):
+        self.vectors, self.ntotal, self.looks = vectors, len(vectors), []
+
+    def search(self, seeds, look):
+        self.looks.append(look)
+        similar = seeds @ self.vectors.T
+        order = np.lexsort((-np.arange(self.ntotal) + np.zeros_like(similar), -similar), axis=1)[:, :look]
+        return np.take_along_axis(similar, order, 1), order
+
+
+@pytest.mark.parametrize("make", [flat, Contrary])
 @pytest.mark.parametrize("tied", [70, 300])
-def test_ties_across_the_end_of_the_search_are_in_order_of_id_too(tied):
-    """faiss returns any 64 of them; the twenty are the first by id."""
+def test_ties_across_the_end_of_the_search_are_in_order_of_id_too(tied, make):
+    """Of the first 64 any may be left out that are as similar as the last one; the twenty are the first by id."""
     vectors = beside(*[0.5] * tied)
-    similar, positions = pairs.neighbours(flat(vectors), vectors[:1], np.array([0]), CONFIG)
+    similar, positions = pairs.neighbours(make(vectors), vectors[:1], np.array([0]), CONFIG)
     assert positions[0].tolist() == list(range(1, 21)) and set(similar[0].tolist()) == {0.5}
+
+
+def test_ties_before_the_end_of_the_search_do_not_widen_it():
+    index = Contrary(beside(*[0.8, 0.7] * 10, *[0.5] * 300))
+    pairs.neighbours(index, index.vectors[:1], np.array([0]), CONFIG)
+    assert index.looks == [64]
 
 
 def test_no_seed_and_no_image():
@@ -333,7 +353,20 @@ def test_an_inverted_index_that_has_no_more_ends_the_search():
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(8), 8, 10, faiss.METRIC_INNER_PRODUCT)
     index.train(vectors)
     index.add(vectors)
+    assert max(index.invlists.list_size(cell) for cell in range(10)) < pairs.FIRST_LOOK * 2
     watched = Watched(index)
     similar, positions = pairs.neighbours(watched, vectors, np.arange(400), replace(CONFIG, duplicate=0.5))
-    assert [look for _, look in watched.looks] == [64] or watched.looks[1][0] < 400
+    # those in a cell of fewer than 64 were not asked for again
+    small = np.isin(
+        index.quantizer.search(vectors, 1)[1][:, 0], [c for c in range(10) if index.invlists.list_size(c) < 64]
+    )
+    assert small.any() and sum(seeds for seeds, look in watched.looks if look > 64) <= 2 * (~small).sum()
     assert ((positions < 0) == np.isneginf(similar)).all() and (positions < 0).any()
+
+
+def test_the_sample_of_an_inverted_index_is_of_the_features():
+    rows = np.arange(50, dtype=np.float32)[:, None]
+    parts = [(rows[:0, 0], rows[:0]), (rows[:20, 0], rows[:20]), (rows[20:, 0], rows[20:])]
+    sample = pairs._sample(iter(parts), 50, 30)[:, 0].tolist()
+    assert len(sample) == len(set(sample)) == 30 and sample == sorted(sample) and sample[0] >= 0
+    assert pairs._sample(iter(parts), 50, 50).tolist() == rows.tolist()
