@@ -1,6 +1,6 @@
 """How near each stage comes to its model: rows/s of the pipeline beside the bare model, in one run on one machine.
 
-    python scripts/bench_synthesis.py --images ../shared/photos/caltech101/manifest.jsonl [--seeds 60]
+    python scripts/bench_synthesis.py --images ../shared/photos/caltech101/manifest.jsonl [--limit N] [--seeds N]
 
 The pipeline runs with real-sized models: ResNet-152 and BLIP base with random weights, SmolLM2 on vLLM and MiniLM
 from `make weights`. Then each model is called in a bare loop, in a process of its own with all cores, over batches
@@ -32,8 +32,10 @@ from syncir_ray.models import weights
 from syncir_ray.progress import Progress, Screen
 from syncir_ray.run import Counts, Run
 from syncir_ray.stages.sources import default_root
+from syncir_ray.vllm_engine import IN_FLIGHT
 
-CAPTIONED_SEEDS = 12  # BLIP base takes seconds an image on two cores
+Commit = tuple[float, int, float]  # when; model items; model seconds
+CAPTIONED_SEEDS = 5  # BLIP base takes seconds an image on two cores
 STAGES = {"features": "images", "captions": "images", "queries": "prompts", "triplets": "texts"}
 
 
@@ -41,11 +43,11 @@ STAGES = {"features": "images", "captions": "images", "queries": "prompts", "tri
 
 
 class Clocked(Screen):
-    """A screen that remembers when each unit was committed: (seconds, model items) by stage."""
+    """A screen that remembers when each unit was committed, by stage."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.commits: dict[str, list[tuple[float, int]]] = {}
+        self.commits: dict[str, list[Commit]] = {}
 
     def stage(self, name: str, total: int, before: int) -> Any:
         return _Clock(self, name, super().stage(name, total, before))
@@ -61,7 +63,7 @@ class _Clock:
 
         def clocked(rows: int, counts: Counts) -> None:
             if counts.calls:
-                commits.append((time.monotonic(), counts.calls))
+                commits.append((time.monotonic(), counts.calls, counts.model_seconds))
             advance(rows, counts)
 
         line.advance = clocked
@@ -71,12 +73,21 @@ class _Clock:
         return self.inner.__exit__(*error)
 
 
-def rate(commits: list[tuple[float, int]], actors: int) -> float:
-    """Model items a second between the commit by which each actor has committed once, and the last."""
-    if len(commits) <= actors:
+def rate(commits: list[Commit], actors: int) -> float:
+    """Model items a second between the commit by which each actor has committed once, and the last; nan where
+    there are too few commits to tell."""
+    if len(commits) < 3 * actors:
         return float("nan")
     start = commits[actors - 1][0]
-    return sum(calls for _, calls in commits[actors:]) / (commits[-1][0] - start)
+    return sum(calls for _, calls, _ in commits[actors:]) / (commits[-1][0] - start)
+
+
+def engine_rate(commits: list[Commit]) -> float:
+    """Prompts a second from the first request that reached the engine to the last commit: an engine that works on
+    all its units together commits them together, at the end."""
+    at_once = min(IN_FLIGHT, len(commits))
+    start = min(when - seconds * at_once for when, _, seconds in commits)
+    return sum(calls for _, calls, _ in commits) / (commits[-1][0] - start)
 
 
 def run_pipeline(run: Run, captioned: Run, config: Config) -> tuple[Clocked, dict[str, int]]:
@@ -100,7 +111,7 @@ def run_pipeline(run: Run, captioned: Run, config: Config) -> tuple[Clocked, dic
         captions=replace(config.captions, source="model"),
     )
     screen.commits.pop("captions", None)
-    job = Job(captioned, place, few, screen, threading.Event(), False)
+    job = Job(captioned, lambda: session.start(few), few, screen, threading.Event(), False)
     pipeline.pairs(job)
     pipeline.captions(job)
     ray.shutdown()
@@ -162,14 +173,13 @@ def bare_vllm(run: Run, config: Config) -> tuple[int, float]:
     os.environ.update(CPU_ENVIRONMENT, VLLM_LOGGING_LEVEL="ERROR", HF_HUB_OFFLINE="1")
     import vllm
 
-    from syncir_ray.models.prompt import prompt
+    from syncir_ray.models.prompt import messages, prompt
     from syncir_ray.stages.queries import distinct
 
     rows = [r for u in run.need("prompts").units for r in distinct(run.read("prompts", u)).to_pylist()]
     asked = [r for r in rows if r["prompt_id"] is not None]
-    chats: list[Any] = [
-        [{"role": "user", "content": prompt(r["reference_caption"], r["target_caption"])}] for r in asked
-    ]
+    begin = config.queries.begin
+    chats: list[Any] = [messages(prompt(r["reference_caption"], r["target_caption"]), begin) for r in asked]
     settings = config.queries
     engine = vllm.LLM(
         str(weights.fetch(settings.model)),
@@ -180,35 +190,43 @@ def bare_vllm(run: Run, config: Config) -> tuple[int, float]:
         seed=presets.SEED,
     )
     sampling = vllm.SamplingParams(temperature=0.0, max_tokens=settings.max_tokens)
-    engine.chat(chats[:2], sampling, use_tqdm=False)
+    more: dict[str, Any] = {
+        "add_generation_prompt": not begin,
+        "continue_final_message": bool(begin),
+        "use_tqdm": False,
+    }
+    engine.chat(chats[:2], sampling, **more)
     start = time.perf_counter()
-    engine.chat(chats, sampling, use_tqdm=False)
+    engine.chat(chats, sampling, **more)
     return len(chats), time.perf_counter() - start
 
 
 # -- both --------------------------------------------------------------------------------------------------------
 
 
-def real_sized(folder: Path, seeds: int, images: str) -> Config:
+def real_sized(folder: Path, seeds: int, images: str, limit: int) -> Config:
     """The offline preset with ResNet-152 and, for captions, BLIP base, at their real size with random weights."""
     for name, make in (("resnet152", gpu_check.resnet152), ("blip", gpu_check.blip)):
         (folder / name).mkdir()
         make(folder / name)
-    images = storage.absolute(images)
+    table = storage.absolute(images)
+    (folder / "images.jsonl").write_bytes(b"".join(storage.read(table).splitlines(keepends=True)[:limit]))
     base = presets.PRESETS["offline"]
     return replace(
         base,
-        manifest=replace(base.manifest, images=images, root=default_root(images)),
+        manifest=replace(base.manifest, images=str(folder / "images.jsonl"), root=default_root(table)),
         features=replace(base.features, model=str(folder / "resnet152"), rows=32),
         captions=replace(base.captions, model=str(folder / "blip"), rows=64, pool=presets.Pool(batch=16)),
-        pairs=replace(base.pairs, max_seeds=seeds),
+        # to ResNet-152 with random weights all images are near-duplicates
+        pairs=replace(base.pairs, max_seeds=seeds, duplicate=1.01, gap=0.0),
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", default="../shared/photos/caltech101/manifest.jsonl")
-    parser.add_argument("--seeds", type=int, default=60, help="groups to seed: bounds the pairs and prompts")
+    parser.add_argument("--images", default="../shared/photos/caltech101/manifest.jsonl", help="a .jsonl table")
+    parser.add_argument("--limit", type=int, default=480, help="images of the table that are taken")
+    parser.add_argument("--seeds", type=int, default=24, help="groups to seed: bounds the pairs and prompts")
     parser.add_argument("--bare", nargs=2, metavar=("STAGE", "FILE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     cores = os.cpu_count() or 1
@@ -222,7 +240,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        config = real_sized(folder, arguments.seeds, arguments.images)
+        config = real_sized(folder, arguments.seeds, arguments.images, arguments.limit)
         run, captioned = Run(str(folder / "run")), Run(str(folder / "captioned"))
         screen, actors = run_pipeline(run, captioned, config)
         about = folder / "about.json"
@@ -236,7 +254,8 @@ def main() -> None:
                 continue
             subprocess.run([sys.executable, __file__, "--bare", stage, str(about)], check=True)
             items, seconds = json.loads(about.with_suffix(f".{stage}").read_text())
-            here, ceiling = rate(screen.commits[stage], actors[stage]), items / seconds
+            commits, ceiling = screen.commits[stage], items / seconds
+            here = engine_rate(commits) if stage == "queries" else rate(commits, actors[stage])
             print(f"{stage:<10}{items:>7}{here:>10.2f}/s{ceiling:>10.2f}/s{here / ceiling:>8.2f}  {word}")
             result["stages"][stage] = {
                 "items": items,

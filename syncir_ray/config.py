@@ -100,6 +100,9 @@ class Queries:
     """Model folder or id; for `openai` the name that the server knows."""
     url: str = "http://127.0.0.1:8000/v1"
     """Server of the `openai` engine. Its key is read from OPENAI_API_KEY and never written anywhere."""
+    begin: str = ""
+    """Words that every answer is made to begin with: a small model that would repeat the prompt then goes on with
+    an instruction. Engines vllm and transformers."""
     max_tokens: int = 64
     """Longest answer; the prompt asks for the shortest instruction."""
     max_length: int = 512
@@ -123,7 +126,7 @@ class Triplets:
     """Keep when cos(e_reference + e_query, e_target) is at least this."""
     normalize: bool = False
     """Normalise the embeddings before the sum."""
-    pool: Pool = Pool(max=4, batch=128)
+    pool: Pool = Pool(max=4, batch=64)
 
 
 @dataclass(frozen=True)
@@ -141,8 +144,9 @@ OFFLINE = Config(
     features=Features(model="weights/resnet-50", rows=64, pool=Pool(batch=16)),
     pairs=Pairs(rows=1024),
     captions=Captions(source="manifest", rows=4096),
-    queries=Queries(model="weights/smollm2-135m-instruct", rows=64, pool=Pool(batch=32)),
-    triplets=Triplets(model="weights/all-minilm-l6-v2"),
+    # SmolLM2 with 135 M parameters repeats the prompt when it is left to begin by itself.
+    queries=Queries(model="weights/smollm2-135m-instruct", begin='Replace "', rows=64, pool=Pool(batch=32)),
+    triplets=Triplets(model="weights/all-minilm-l6-v2", pool=Pool(max=4, batch=16)),
 )
 PRESETS: dict[Preset, Config] = {"paper": Config(), "offline": OFFLINE}
 
@@ -233,6 +237,8 @@ def check(config: Config) -> None:
         pool = getattr(section, "pool", None)
         if pool and not (1 <= pool.min <= pool.max and pool.batch >= 1 and pool.gpus >= 0 and pool.cpus > 0):
             raise UserError(f"{stage}.pool: needs 1 <= min <= max, batch >= 1, gpus >= 0, cpus > 0, not {pool}")
+    if config.queries.begin and config.queries.engine == "openai":
+        raise UserError("queries.begin: an OpenAI server cannot be told how to begin; --queries.begin ''")
     pairs = config.pairs
     if not (-1 <= pairs.duplicate <= 1.01 and pairs.gap >= 0 and pairs.neighbours >= 5):  # NaN is none of it
         raise UserError("pairs: duplicate is a cosine, gap is not negative, neighbours is at least 5")

@@ -18,7 +18,7 @@ from syncir_ray.stages.account import work
 from syncir_ray.stages.commit import Commit, Finish
 from syncir_ray.stream import Operator, stream
 
-WRITERS = 16  # units without work are only written, and a put to S3 is mostly waiting
+WAITING = 16  # threads that read what a unit's ids are, or write units without work: on S3 mostly waiting
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,9 @@ class Job:
             raise RuntimeError(f"{self.run.at(name, min(strangers).name)}: not an object of this run")
         if seal:
             self.run.reopen(name)
-        missing = {u: ids(u) for u in units if u not in committed}
+        left = [u for u in units if u not in committed]
+        with ThreadPoolExecutor(WAITING) as readers:
+            missing = dict(zip(left, readers.map(ids, left), strict=True))
         failed = {
             u: rows for u in sorted(committed) if self.retry and len(rows := self._failed(name, u, item or key))
         }
@@ -75,7 +77,7 @@ class Job:
                 (failed, Commit(self.run, name, finish, again=True)),
             ):
                 quiet = [u for u in todo if not len(todo[u])]
-                with ThreadPoolExecutor(WRITERS) as writers:
+                with ThreadPoolExecutor(WAITING) as writers:
                     for unit, counts in zip(quiet, writers.map(commit.nothing, quiet), strict=True):
                         line.advance(units[unit], counts)
                 if works := [work(u, todo[u]) for u in todo if len(todo[u])]:

@@ -87,12 +87,10 @@ def pairs(job: Job) -> None:
 
 def captions(job: Job) -> None:
     config, images = job.config.captions, job.run.need("manifest").rows
-    wanted = np.zeros(0, bool)
+    pairs = job.run.read_all("pairs", ["reference_id", "target_id"])
+    wanted = captions_stage.in_pairs(pairs, images)
 
     def ids(unit: Unit) -> np.ndarray:
-        nonlocal wanted
-        if not len(wanted):
-            wanted = captions_stage.in_pairs(job.run.read_all("pairs", ["reference_id", "target_id"]), images)
         asked = unit.start + np.flatnonzero(wanted[unit.start : unit.stop])
         known = carry.captions(job.run, unit)
         return asked if known is None else np.setdiff1d(asked, known["image_id"].to_numpy())

@@ -21,13 +21,14 @@ class Place:
 
     def threads(self, pool: Pool) -> int:
         """Threads of one actor: what it reserves beside a GPU, its share of the machine without one."""
-        return max(1, round(pool.cpus)) if pool.gpus else max(1, self.cores // pool.max)
+        return max(1, round(pool.cpus) if pool.gpus else max(self.cores // pool.max, int(pool.cpus)))
 
 
 def place(config: Config, cpus: float, gpus: float, node_cpus: float) -> Place:
-    """Fit the pools to a cluster of `cpus` and `gpus`, whose smallest node has `node_cpus`.
+    """Fit the pools to a cluster of `cpus` and `gpus`, whose largest node has `node_cpus`.
 
-    Without a GPU each model gets one single-threaded actor a core: on a few cores that keeps all of them busy
+    Pools that ask for no GPU stay as they are, on a node that can hold them. Without a GPU in the cluster, each
+    of the other models gets one single-threaded actor a core: on a few cores that keeps all of them busy
     where threads of one actor would wait for each other whenever a decoder takes a core. The language model and
     the pair search keep one actor with all threads: one engine batches better than two.
     """
@@ -43,6 +44,9 @@ def place(config: Config, cpus: float, gpus: float, node_cpus: float) -> Place:
     share = max(cpus - 1, 0.6 * cpus)
     fitted = {}
     for name, pool in pools.items():
+        if not pool.gpus and pool.cpus <= share:
+            fitted[name] = pool
+            continue
         actors = 1 if name in ("queries", "pairs") else max(1, min(pool.max, int(cpus)))
         each = int(100 * min(share, 0.6 * node_cpus if actors == 1 else share) / actors) / 100
         fitted[name] = replace(pool, min=actors, max=actors, gpus=0.0, cpus=each)

@@ -93,9 +93,9 @@ class Screen:
         self.say(f"{progress.text()} · {clock(progress.seconds)}")
 
     def close(self, lines: list[Line]) -> None:
-        """The closing table: what each stage did in this command."""
+        """The closing table: the ledger, and the pace of what this command did."""
         table = Table(title=None, show_edge=False, pad_edge=False, box=None, header_style="bold")
-        for column in ("stage", "rows", "done", "filtered", "failed", "this run", "rows/s", "model s", "wall"):
+        for column in ("stage", "rows", "done", "filtered", "failed", "rows/s", "model s", "wall"):
             table.add_column(column, justify="left" if column == "stage" else "right")
         for line in lines:
             progress = self.ran.get("groups" if line.stage == "pairs" else line.stage)
@@ -103,10 +103,10 @@ class Screen:
             row = [line.stage, f"{line.rows or 0:,}", f"{counts.done:,}"]
             row += [f"{sum(reasons.values()):,}" for reasons in (counts.filtered, counts.failed)]
             if progress:
-                row += [f"{progress.rows:,}", f"{progress.rows / max(progress.seconds, 1e-9):,.1f}"]
+                row += [f"{progress.rows / max(progress.seconds, 1e-9):,.1f}"]
                 row += [f"{progress.counts.model_seconds:,.1f}", clock(progress.seconds)]
             else:
-                row += ["0", "", "", ""]
+                row += ["", "", ""]
             table.add_row(*row)
         self.console.print(table)
         self.say(f"all in {clock(time.monotonic() - self.start)}")

@@ -46,6 +46,9 @@ def _init() -> None:
             raise UserError(f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: {line}") from None
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # By default Ray ends idle workers above one a core after a second, and each costs seconds to start again: the
+    # decoders' and writers' would come and go with every unit.
+    os.environ.setdefault("RAY_num_workers_soft_limit", "16")
     # A stage starts its workers together; by default Ray warns on our terminal above one a core.
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
     ray.init(include_dashboard=False, num_cpus=os.cpu_count(), **settings)

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -10,12 +10,15 @@ from ray.data import Dataset
 
 from syncir_ray import storage
 from syncir_ray.config import SEED, Queries
+from syncir_ray.models.prompt import messages
 from syncir_ray.models.weights import is_local
 from syncir_ray.placement import Place
 from syncir_ray.stages.queries import from_vllm
 
 # Without a GPU: vLLM in the actor's own process, its cache small (2 cores serve few requests at once).
 CPU_ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1"}
+# Units that one engine works on together, so that it is never without the next request. Ray's own default.
+IN_FLIGHT = 8
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class Vllm:
 
     config: Queries
     place: Place
+    at_once: int = IN_FLIGHT
+    """Units in the engine together."""
 
     def __call__(self, data: Dataset, units: int) -> Dataset:
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # vLLM is imported here too, to look at the model
@@ -57,30 +62,38 @@ class Vllm:
                 concurrency=(min(pool.min, units), min(pool.max, units)),
                 # A batch is a unit: rows of two units never share one, so a unit comes out whole.
                 batch_size=self.config.rows,
-                max_pending_requests=pool.batch,
+                max_concurrent_batches=IN_FLIGHT,
                 should_continue_on_error=True,
                 runtime_env={"env_vars": environment},
                 placement_group_config={"bundles": [_bundle(pool.cpus, pool.gpus)]},
-                chat_template_stage={"enabled": True, "num_cpus": self.place.light},
+                chat_template_stage={
+                    "enabled": True,
+                    "num_cpus": self.place.light,
+                    "chat_template_kwargs": {"enable_thinking": False},  # Qwen3 and its like would think first
+                },
                 tokenize_stage=False,  # the engine does both itself
                 detokenize_stage=False,
                 log_engine_metrics=False,
             ),
             preprocess=lambda row: {
                 **row,
-                "messages": [{"role": "user", "content": row["prompt"]}],
+                "messages": messages(row["prompt"], self.config.begin),
                 "sampling_params": {"temperature": 0.0, "max_tokens": self.config.max_tokens},
             },
             preprocess_map_kwargs={"num_cpus": self.place.light},
         )
         logging.disable(logging.NOTSET)
         return processor(data).map_batches(
-            self.read, batch_size=None, batch_format="pyarrow", num_cpus=self.place.light
+            replace(self, at_once=min(IN_FLIGHT, units)).read,
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=self.place.light,
         )
 
     def read(self, table: pa.Table) -> pa.Table:
         """What came out of the engine, read as any engine's answers."""
-        return from_vllm(table.to_pylist(), self.config.max_tokens, self.config.pool.batch)
+        config = self.config
+        return from_vllm(table.to_pylist(), config.max_tokens, self.at_once, config.begin)
 
 
 def _bundle(cpus: float, gpus: float) -> dict[str, float]:

@@ -21,7 +21,16 @@ def folder(tmp_path_factory):
 def config(folder):
     writer = small_models.causal_lm(folder / "writer")
     path = world.config(folder, world.models(folder / "models"), "")
-    more = ["--queries.model", str(writer), "--queries.max-tokens", "12", "--queries.max-length", "256"]
+    more = [
+        "--queries.model",
+        str(writer),
+        "--queries.max-tokens",
+        "12",
+        "--queries.max-length",
+        "256",
+        "--queries.begin",
+        "change the",
+    ]
     return path, [*more, "--max-seeds", "4", "--queries.pool.batch", "8"]
 
 

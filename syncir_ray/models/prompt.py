@@ -65,6 +65,12 @@ def prompt(reference_caption: str, target_caption: str) -> str:
     return f"Source sentence: {reference}\nTarget sentence: {target}\n{TASK}"
 
 
+def messages(prompt: str, begin: str = "") -> list[dict[str, str]]:
+    """The chat that asks for one query text; `begin` is how the answer is made to begin."""
+    answer = [{"role": "assistant", "content": begin}] if begin else []
+    return [{"role": "user", "content": prompt}, *answer]
+
+
 def query_text(answer: str, cut: bool = False) -> str:
     """The instruction in a language model's answer, in the model's own words, on one line.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from syncir_ray.errors import UserError
 from syncir_ray.models.answer import Answer, Failure
+from syncir_ray.models.prompt import messages
 
 
 class TransformersWriter:
@@ -18,12 +19,13 @@ class TransformersWriter:
         batch: prompts the model sees at once.
         max_tokens: longest answer in tokens, its end included.
         threads: CPU threads of torch, for the whole process.
+        begin: what each answer is made to begin with; it is not part of the answer that comes back.
 
     Raises:
         UserError: the folder does not load, or names no token that ends an answer.
     """
 
-    def __init__(self, folder: Path, batch: int, max_tokens: int, threads: int) -> None:
+    def __init__(self, folder: Path, batch: int, max_tokens: int, threads: int, begin: str = "") -> None:
         from transformers import AutoModelForCausalLM, GenerationConfig
 
         from syncir_ray.models.device import Device
@@ -31,6 +33,7 @@ class TransformersWriter:
 
         device = Device(threads)
         self._batch, self._max_tokens, self._device = batch, max_tokens, device.torch
+        self._begin = begin
         model, self._tokenizer = pretrained(AutoModelForCausalLM, folder)[0], tokenizer(folder)
         self._tokenizer.padding_side = "left"  # an answer begins where its prompt ends
         self._ends = _ends(model, self._tokenizer)
@@ -73,12 +76,13 @@ class TransformersWriter:
 
     def _chat(self, prompt: str) -> str:
         if self._tokenizer.chat_template is None:
-            return prompt
+            return f"{prompt}\n{self._begin}" if self._begin else prompt
         # Qwen3 and its like would think first, past any short limit; other templates do not read the flag.
         return self._tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}],
+            messages(prompt, self._begin),
             tokenize=False,
-            add_generation_prompt=True,
+            add_generation_prompt=not self._begin,
+            continue_final_message=bool(self._begin),
             enable_thinking=False,
         )
 

@@ -173,14 +173,14 @@ def distinct(rows: pa.Table) -> pa.Table:
     return rows.filter(pa.array(first))
 
 
-def answered(answer: Answer | Failure | Exception) -> tuple[str | None, Outcome]:
+def answered(answer: Answer | Failure | Exception, begin: str = "") -> tuple[str | None, Outcome]:
     """The query text of an answer and its outcome."""
     if isinstance(answer, Failure):
         return None, failed(answer.reason, answer.detail)
     if isinstance(answer, Exception):
         return None, failed("model error", f"{type(answer).__name__}: {answer}")
     try:
-        return encodable(query_text(answer.text, cut=answer.cut)), done()
+        return encodable(query_text(begin + answer.text, cut=answer.cut)), done()
     except BadAnswer as bad:
         return None, failed(bad.reason, answer.text if bad.reason != "empty answer" else "")
 
@@ -189,6 +189,7 @@ class Write:
     """Prompts of a unit -> prompt_id, query_text, status, reason, detail, by an engine called from here."""
 
     def __init__(self, config: Queries, threads: int) -> None:
+        self.begin = config.begin
         self.model: Callable[[list[str]], list[Any]]
         if config.engine == "openai":
             from syncir_ray.models.writer_openai import OpenAIWriter
@@ -198,11 +199,11 @@ class Write:
             from syncir_ray.models.writer_transformers import TransformersWriter
 
             folder: Path = weights.fetch(config.model)
-            self.model = TransformersWriter(folder, config.pool.batch, config.max_tokens, threads)
+            self.model = TransformersWriter(folder, config.pool.batch, config.max_tokens, threads, config.begin)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         answers, seconds = each(self.model, table["prompt"].to_pylist())
-        return spend(_texts(table, [answered(a) for a in answers]), seconds, len(answers))
+        return spend(_texts(table, [answered(a, self.begin) for a in answers]), seconds, len(answers))
 
 
 TEXT = pa.schema(
@@ -210,12 +211,14 @@ TEXT = pa.schema(
 )
 
 
-def from_vllm(rows: list[dict[str, Any]], max_tokens: int, at_once: int) -> pa.Table:
+def from_vllm(rows: list[dict[str, Any]], max_tokens: int, at_once: int, begin: str = "") -> pa.Table:
     """Rows that came out of the vLLM engine, as `Write` would have made them.
 
-    The engine serves up to `at_once` requests together, so the seconds of a request are divided by that.
+    Up to `at_once` units are in the engine together: each is charged its share of the time from its first request
+    to its last answer (what each row adds to the longest before it).
     """
-    out = []
+    out: list[dict[str, Any]] = []
+    longest: dict[int, float] = {}
     for row in rows:
         answer: Answer | Failure
         if row.get("__inference_error__"):
@@ -223,10 +226,13 @@ def from_vllm(rows: list[dict[str, Any]], max_tokens: int, at_once: int) -> pa.T
         else:
             tokens = row["num_generated_tokens"]
             answer = Answer(row["generated_text"], tokens >= max_tokens, row["num_input_tokens"], tokens)
-        text, outcome = answered(answer)
-        seconds = max(0.0, float(row.get("time_taken_llm") or 0.0)) / at_once
+        text, outcome = answered(answer, begin)
         carried = [row[f.name] for f in (*UNIT, schemas.PROMPTS.field("prompt_id"))]
-        out.append(dict(zip(TEXT.names, [*carried, text, *outcome, seconds, 1], strict=True)))
+        before, took = longest.get(row["unit_start"], 0.0), float(row.get("time_taken_llm") or 0.0)
+        longest[row["unit_start"]] = max(before, took)
+        out.append(
+            dict(zip(TEXT.names, [*carried, text, *outcome, max(0.0, took - before) / at_once, 1], strict=True))
+        )
     return pa.Table.from_pylist(out, TEXT)
 
 

@@ -258,6 +258,7 @@ def test_what_is_made_of_an_answer(answer, text, outcome):
 
 def test_a_writer_in_this_process():
     write = queries.Write.__new__(queries.Write)
+    write.begin = ""
     write.model = lambda texts: [Answer(f"Make it {text}.", False, 1, 1) for text in texts]
     block = runs.with_unit(
         pa.table({"prompt_id": pa.array([3, 4], pa.uint64()), "prompt": ["one", "two"]}), Unit(3, 2)
@@ -296,7 +297,7 @@ def test_rows_that_came_out_of_vllm():
     assert table["query_text"].to_pylist() == ["Add a hat.", None, None, "Add a hat."]
     assert table["reason"].to_pylist() == [None, "answer too long", "model error", None]
     assert table["detail"].to_pylist()[2] == "ValueError: the prompt is longer than the model"
-    assert table["model_seconds"].to_pylist() == [0.25, 0.25, 0.0, 0.0]
+    assert table["model_seconds"].to_pylist() == [0.25, 0.0, 0.0, 0.0]
     assert table["calls"].to_pylist() == [1, 1, 1, 1]
     assert table["unit_start"].to_pylist() == [4] * 4
     assert queries.from_vllm([], 64, 8).num_rows == 0

@@ -1,0 +1,37 @@
+"""Pools fitted to clusters: nothing may ask for more than there is, or Ray would wait for ever."""
+
+from dataclasses import replace
+
+import pytest
+
+from syncir_ray.config import PRESETS, Config, Pool
+from syncir_ray.placement import place
+
+STAGES = ("features", "pairs", "captions", "queries", "triplets")
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 3, 8, 64])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_without_a_gpu_a_stage_fits_and_leaves_room_for_its_feeders(cpus, preset):
+    placed = place(PRESETS[preset], cpus, 0, cpus)
+    assert "no GPU" in placed.note and not placed.gpu
+    for stage in STAGES:
+        pool = getattr(placed.config, stage).pool
+        assert pool.gpus == 0 and pool.cpus > 0
+        assert pool.min * pool.cpus + placed.decode + 2 * placed.light <= cpus, stage
+        assert placed.threads(pool) * pool.min <= max(cpus, pool.min)
+
+
+def test_a_pool_that_asks_for_no_gpu_stays_as_it_is():
+    config = Config()
+    mine = Pool(min=2, max=3, gpus=0, cpus=0.5, batch=7)
+    config = replace(config, captions=replace(config.captions, pool=mine))
+    assert place(config, 8, 0, 8).config.captions.pool == mine
+    assert place(config, 8, 2, 8).config.captions.pool == mine
+
+
+def test_with_gpus_the_pools_are_those_of_the_configuration():
+    placed = place(Config(), 32, 4, 16)
+    assert placed.gpu and placed.config.features == Config().features
+    assert placed.config.pairs.pool.cpus <= 16
+    assert placed.threads(placed.config.features.pool) == 1
