@@ -20,7 +20,7 @@ SEED = 0  # of what could be random: the cells of an IVF index, the engine's sam
 
 @dataclass(frozen=True)
 class Pool:
-    """The actors of one model. Without a GPU in the cluster, `placement.place` replaces gpus, cpus and max."""
+    """The actors of one model. Where no GPU is, `placement.place` fits those that ask for one."""
 
     min: int = 1
     """Actors kept from the start of the stage to its end."""

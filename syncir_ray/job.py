@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow.compute as pc
 
-from syncir_ray import carry
+from syncir_ray import carry, storage
 from syncir_ray.config import Config
+from syncir_ray.lease import LOST, LostLease
 from syncir_ray.placement import Place
 from syncir_ray.progress import Screen
 from syncir_ray.run import Run, Seal, Unit
@@ -59,6 +60,8 @@ class Job:
         if seal and not (self.retry and seal.counts.failed):
             self.screen.skipped(name, seal)
             return seal
+        self.held()
+        storage.delete(self.run.at("report", "index.html"))  # it tells of what is about to change
         committed = set(self.run.units(name))
         if strangers := committed - units.keys():
             raise RuntimeError(f"{self.run.at(name, min(strangers).name)}: not an object of this run")
@@ -84,8 +87,18 @@ class Job:
                     place = self.place()
                     for unit, counts in stream(works, operators(place), commit, place.light, self.lost):
                         line.advance(units[unit], counts)
+        self.held()
         carry.drop_stale(self.run, name)
         return self.run.close(name, key, total)
+
+    def held(self) -> None:
+        """Before anything is written or dropped outside the stream.
+
+        Raises:
+            LostLease: another driver has taken the run.
+        """
+        if self.lost.is_set():
+            raise LostLease(LOST)
 
     def _failed(self, name: str, unit: Unit, column: str) -> np.ndarray:
         """The ids in `column` of a unit's failed rows."""

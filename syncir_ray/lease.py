@@ -28,6 +28,9 @@ RENEW, EXPIRE = 10.0, 60.0
 NAME = re.compile(r"(\d+)\.json")
 
 
+LOST = "another driver has taken this run; it continues there"
+
+
 class LostLease(RuntimeError):
     """Another driver has taken the run: this one was thought dead."""
 

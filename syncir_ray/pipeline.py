@@ -52,8 +52,9 @@ def features(job: Job) -> None:
     config, images = job.config.features, job.run.need("manifest").rows
 
     def operators(place: Place) -> list[Operator]:
-        resize, pool = preprocessing.read(weights.fetch(config.model)).resize, place.config.features.pool
-        arguments = {"model": config.model, "batch": pool.batch, "threads": place.threads(pool)}
+        fitted = place.config.features
+        resize, pool = preprocessing.read(weights.fetch(fitted.model)).resize, fitted.pool
+        arguments = {"model": fitted.model, "batch": pool.batch, "threads": place.threads(pool)}
         return [
             Tasks(Load(job.run, job.config.manifest.root, resize), place.decode),
             Actors(features_stage.Embed, arguments, pool),
@@ -82,6 +83,7 @@ def pairs(job: Job) -> None:
         "groups", one_each(split(images, config.rows)), every, operators, pairs_stage.finish, "image_id", images
     )
     if not job.run.seal("pairs"):
+        job.held()
         pairs_stage.number(job.run, config.rows)
 
 
@@ -98,8 +100,9 @@ def captions(job: Job) -> None:
     def operators(place: Place) -> list[Operator]:
         if config.source == "manifest":
             return [Tasks(captions_stage.Copy(job.run), place.decode)]
-        resize, pool = preprocessing.read(weights.fetch(config.model)).resize, place.config.captions.pool
-        arguments = {"model": config.model, "max_tokens": config.max_tokens, "beams": config.beams}
+        fitted = place.config.captions
+        resize, pool = preprocessing.read(weights.fetch(fitted.model)).resize, fitted.pool
+        arguments = {"model": fitted.model, "max_tokens": fitted.max_tokens, "beams": fitted.beams}
         return [
             Tasks(Load(job.run, job.config.manifest.root, resize), place.decode),
             Actors(
@@ -116,6 +119,7 @@ def captions(job: Job) -> None:
 
 def queries(job: Job) -> None:
     config, total = job.config.queries, job.run.need("pairs").rows
+    job.held()
     prompts = job.run.seal("prompts") or queries_stage.lay_out(job.run, config.rows)
 
     def operators(place: Place) -> list[Operator]:

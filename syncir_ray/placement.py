@@ -35,6 +35,8 @@ def place(config: Config, cpus: float, gpus: float, node_cpus: float) -> Place:
     pools = {
         f.name: getattr(config, f.name).pool for f in fields(config) if hasattr(getattr(config, f.name), "pool")
     }
+    if config.queries.engine == "openai":
+        pools["queries"] = replace(pools["queries"], gpus=0.0)  # it waits for a server that has the GPU
     if gpus and any(pool.gpus for pool in pools.values()):
         # A decode task works a core; a write waits for the storage.
         note = f"{gpus:g} GPU(s), {cpus:g} CPUs"
@@ -44,11 +46,12 @@ def place(config: Config, cpus: float, gpus: float, node_cpus: float) -> Place:
     share = max(cpus - 1, 0.6 * cpus)
     fitted = {}
     for name, pool in pools.items():
-        if not pool.gpus and pool.cpus <= share:
+        if not pool.gpus and pool.cpus <= min(share, 0.6 * node_cpus):
             fitted[name] = pool
             continue
         actors = 1 if name in ("queries", "pairs") else max(1, min(pool.max, int(cpus)))
-        each = int(100 * min(share, 0.6 * node_cpus if actors == 1 else share) / actors) / 100
+        room = 0.6 * node_cpus if actors == 1 else max(node_cpus - 1, 0.6 * node_cpus)  # of one node
+        each = int(100 * min(share / actors, room)) / 100
         fitted[name] = replace(pool, min=actors, max=actors, gpus=0.0, cpus=each)
     light = min(0.1, cpus / 20)
     return Place(

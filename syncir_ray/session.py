@@ -38,12 +38,12 @@ def _init() -> None:
         "log_to_driver": False,  # what workers print stays in Ray's logs; our lines say what happens
         "runtime_env": {"env_vars": QUIET_THREADS},
     }
-    if os.environ.get("RAY_ADDRESS"):
+    if address := os.environ.get("RAY_ADDRESS"):
         try:
             ray.init(**settings)
-        except (ConnectionError, RuntimeError) as error:
-            line = str(error).splitlines()[0]
-            raise UserError(f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: {line}") from None
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            line = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f"RAY_ADDRESS={address}: {line}") from None
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # By default Ray ends idle workers above one a core after a second, and each costs seconds to start again: the

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from syncir_ray import disk, s3
+from syncir_ray.errors import UserError
 from syncir_ray.s3 import Denied as Denied
 from syncir_ray.s3 import Unreachable as Unreachable
 
@@ -41,6 +42,9 @@ def join(uri: str, *parts: str) -> str:
 
 def absolute(uri: str) -> str:
     """A local path made absolute (workers have other working directories); S3 as it is, no `/` at its end."""
+    scheme = re.match(r"[A-Za-z][\w+.-]*:/", uri)
+    if scheme and not re.match(r"s3://[^/]", uri):
+        raise UserError(f"{uri}: neither a local path nor s3://bucket/...")
     return uri.rstrip("/") if is_s3(uri) else os.path.abspath(os.path.expanduser(uri))
 
 

@@ -16,7 +16,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from syncir_ray.config import Pool
-from syncir_ray.lease import LostLease
+from syncir_ray.lease import LOST, LostLease
 from syncir_ray.run import Counts, Unit
 from syncir_ray.stages.commit import Commit
 
@@ -79,7 +79,7 @@ def stream(
         for line in batch.to_pylist():
             yield Unit(line["start"], line["count"]), Counts(**json.loads(line["counts"]))
         if lost.is_set():
-            raise LostLease("another driver has taken this run; it continues there")
+            raise LostLease(LOST)
 
 
 def _settings() -> None:

@@ -1,5 +1,7 @@
 """One `synthesize` command: look before anything is loaded, hold the run, run the pipeline, say how it went."""
 
+import os
+import socket
 from dataclasses import replace
 from functools import lru_cache
 
@@ -26,13 +28,15 @@ def synthesize(out: str, config: Config, retry: bool, again: str) -> int:
         UserError: before any model is loaded, where the user can mend it.
     """
     run, screen = Run(out), Screen()
+    if (address := os.environ.get("RAY_ADDRESS")) and (retry or not run.seal("triplets")):
+        _reach(address)
     if not run.seal("manifest"):
         look(config.manifest)
-    if config.queries.engine == "openai" and not run.seal("queries"):
+    if config.queries.engine == "openai" and (retry or not run.seal("queries")):
         from syncir_ray.models.writer_openai import check_server
 
         check_server(config.queries.url)
-    revisions = {stage: weights.check(model) for stage, model in record.models(config).items()}
+    revisions = _revisions(run, config, retry)
     with hold(run) as lost:
         record.enter(run, config, revisions)
         screen.say(f"run       {out}")
@@ -60,10 +64,45 @@ def synthesize(out: str, config: Config, retry: bool, again: str) -> int:
             return 130 if isinstance(error, KeyboardInterrupt) else 1
     lines = ledger(run, record.need(run)["config"])
     screen.close(lines)
-    if failed := sum(sum(line.counts.failed.values()) for line in lines):
+    if failed := sum(sum(line.counts.failed.values()) for line in lines if line.stage != "manifest"):
         screen.say(f"{failed:,} rows failed (`syncir status` says why); --retry-failed does them again")
     screen.say(f"report    {run.at('report', 'index.html')}")
     return 0
+
+
+def _revisions(run: Run, config: Config, retry: bool) -> dict[str, str]:
+    """The revision of each model. A run goes on with those it began with, even if a hub's branch has moved; of a
+    finished one no hub is asked.
+
+    Raises:
+        UserError: a model cannot be had.
+    """
+    before = record.read(run)
+    finished = before is not None and run.seal("triplets") is not None and not retry
+    revisions = {}
+    for stage, model in record.models(config).items():
+        known = before["revisions"].get(stage) if before and before["config"][stage]["model"] == model else None
+        hub = not storage.is_s3(model) and not weights.is_local(model)
+        if known and hub and (finished or "@" not in model):
+            revisions[stage] = known if finished else weights.check(f"{model}@{known}")
+        else:
+            revisions[stage] = weights.check(model)
+    return revisions
+
+
+def _reach(address: str) -> None:
+    """Whether anything answers at a Ray address: Ray itself would try for minutes.
+
+    Raises:
+        UserError: nothing does.
+    """
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
+        raise UserError(f"RAY_ADDRESS={address}: no Ray cluster answers there ({error})") from None
 
 
 def _pinned(config: Config, revisions: dict[str, str]) -> Config:

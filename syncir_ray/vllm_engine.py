@@ -50,39 +50,43 @@ class Vllm:
             environment["HF_HUB_OFFLINE"] = "1"
         elif "@" in source:
             source, engine["revision"] = source.split("@", 1)
+        if pool.gpus > 1:
+            engine["tensor_parallel_size"] = int(pool.gpus)
         if not self.place.gpu:
             environment |= CPU_ENVIRONMENT
             # float32: rounding then hardly ever turns an answer when a request meets other neighbours
             engine |= {"enforce_eager": True, "dtype": "float32"}
         logging.disable(logging.INFO)  # it calls ray.init() once more, which is told
-        processor = build_processor(
-            vLLMEngineProcessorConfig(
-                model_source=source,
-                engine_kwargs=engine,
-                concurrency=(min(pool.min, units), min(pool.max, units)),
-                # A batch is a unit: rows of two units never share one, so a unit comes out whole.
-                batch_size=self.config.rows,
-                max_concurrent_batches=IN_FLIGHT,
-                should_continue_on_error=True,
-                runtime_env={"env_vars": environment},
-                placement_group_config={"bundles": [_bundle(pool.cpus, pool.gpus)]},
-                chat_template_stage={
-                    "enabled": True,
-                    "num_cpus": self.place.light,
-                    "chat_template_kwargs": {"enable_thinking": False},  # Qwen3 and its like would think first
+        try:
+            processor = build_processor(
+                vLLMEngineProcessorConfig(
+                    model_source=source,
+                    engine_kwargs=engine,
+                    concurrency=(min(pool.min, units), min(pool.max, units)),
+                    # A batch is a unit: rows of two units never share one, so a unit comes out whole.
+                    batch_size=self.config.rows,
+                    max_concurrent_batches=IN_FLIGHT,
+                    should_continue_on_error=True,
+                    runtime_env={"env_vars": environment},
+                    placement_group_config={"bundles": [_bundle(pool.cpus, pool.gpus)]},
+                    chat_template_stage={
+                        "enabled": True,
+                        "num_cpus": self.place.light,
+                        "chat_template_kwargs": {"enable_thinking": False},  # Qwen3 and its like would think first
+                    },
+                    tokenize_stage=False,  # the engine does both itself
+                    detokenize_stage=False,
+                    log_engine_metrics=False,
+                ),
+                preprocess=lambda row: {
+                    **row,
+                    "messages": messages(row["prompt"], self.config.begin),
+                    "sampling_params": {"temperature": 0.0, "max_tokens": self.config.max_tokens},
                 },
-                tokenize_stage=False,  # the engine does both itself
-                detokenize_stage=False,
-                log_engine_metrics=False,
-            ),
-            preprocess=lambda row: {
-                **row,
-                "messages": messages(row["prompt"], self.config.begin),
-                "sampling_params": {"temperature": 0.0, "max_tokens": self.config.max_tokens},
-            },
-            preprocess_map_kwargs={"num_cpus": self.place.light},
-        )
-        logging.disable(logging.NOTSET)
+                preprocess_map_kwargs={"num_cpus": self.place.light},
+            )
+        finally:
+            logging.disable(logging.NOTSET)
         return processor(data).map_batches(
             replace(self, at_once=min(IN_FLIGHT, units)).read,
             batch_size=None,

@@ -56,16 +56,24 @@ def kill_in(command: list[str], run: Run, stage: str, log: Path) -> None:
     assert not run.seal(stage), f"{stage} was over before it could be interrupted"
 
 
-@pytest.mark.parametrize("place", ["local", "s3"])
-def test_killed_in_every_stage_and_continued(command, place, tmp_path, request, server):
-    undisturbed = Run(str(tmp_path / "undisturbed"))
+@pytest.fixture(scope="module")
+def undisturbed(command, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    finish(command(folder / "run"), folder / "log")
+    return Run(str(folder / "run"))
+
+
+# on S3 the two dear stages: it is the same code over another storage
+@pytest.mark.parametrize(("place", "stages"), [("local", STAGES), ("s3", ("features", "queries"))])
+def test_killed_in_the_middle_of_stages_and_continued(
+    command, undisturbed, place, stages, tmp_path, request, server
+):
     log = tmp_path / "log"
-    finish(command(undisturbed.root), log)
     out = str(tmp_path / "run") if place == "local" else request.getfixturevalue("s3")("run")
     run = Run(out)
     server.asked.clear()
     kept = {}
-    for stage in STAGES:
+    for stage in stages:
         kill_in(command(out), run, stage, log)
         kept[stage] = {unit: stamp(run, stage, unit) for unit in run.units(stage)}
     finish(command(out), log)

@@ -178,3 +178,17 @@ def test_prompts_that_failed_are_asked_again_and_no_others(finished, source, con
             assert row == before[row["pair_id"]]
     assert not run.need("queries").counts.failed and run.need("triplets").counts.rows == len(before)
     assert run.need("features").counts.failed == {reason: 1 for reason in world.BAD.values()}
+
+
+def test_a_source_too_small_for_a_group_ends_well(folder, config, ray_session, tmp_path, capsys):
+    few = tmp_path / "few"
+    few.mkdir()
+    for name in ("image-001.jpg", "image-002.jpg"):
+        (few / name).write_bytes((world.images(folder / "images") / name).read_bytes())
+    assert synthesize(few, tmp_path / "run", config) == 0
+    run = Run(str(tmp_path / "run"))
+    assert run.need("groups").counts.filtered == {"too few neighbours": 2}
+    assert run.need("captions").counts.filtered == {"in no pair": 2}
+    assert run.need("triplets").counts.rows == 0
+    cli.main(["export", run.root])
+    assert "0 triplets" in capsys.readouterr().out

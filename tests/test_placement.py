@@ -10,16 +10,23 @@ from syncir_ray.placement import place
 STAGES = ("features", "pairs", "captions", "queries", "triplets")
 
 
-@pytest.mark.parametrize("cpus", [1, 2, 3, 8, 64])
+@pytest.mark.parametrize(
+    ("cpus", "node"), [(1, 1), (2, 2), (3, 3), (8, 8), (64, 64), (100, 10), (128, 16), (8, 2)]
+)
 @pytest.mark.parametrize("preset", PRESETS)
-def test_without_a_gpu_a_stage_fits_and_leaves_room_for_its_feeders(cpus, preset):
-    placed = place(PRESETS[preset], cpus, 0, cpus)
+def test_without_a_gpu_a_stage_fits_and_leaves_room_for_its_feeders(cpus, node, preset):
+    placed = place(PRESETS[preset], cpus, 0, node)
     assert "no GPU" in placed.note and not placed.gpu
     for stage in STAGES:
         pool = getattr(placed.config, stage).pool
         assert pool.gpus == 0 and pool.cpus > 0
         assert pool.min * pool.cpus + placed.decode + 2 * placed.light <= cpus, stage
-        assert placed.threads(pool) * pool.min <= max(cpus, pool.min)
+        assert pool.cpus < node and placed.threads(pool) <= node, stage
+
+
+def test_a_writer_that_asks_a_server_takes_no_gpu():
+    config = Config(queries=replace(Config().queries, engine="openai"))
+    assert place(config, 64, 8, 64).config.queries.pool.gpus == 0
 
 
 def test_a_pool_that_asks_for_no_gpu_stays_as_it_is():

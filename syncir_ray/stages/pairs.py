@@ -244,7 +244,7 @@ def number(run: Run, rows: int) -> Seal:
     members = stood["members"].combine_chunks().flatten().to_numpy().reshape(-1, TAKEN)
     table = pa.table(pairs(stood["image_id"].to_numpy(), members), schema=schemas.PAIRS)
     with ThreadPoolExecutor(READERS) as writers:
-        units = split(table.num_rows, rows)
+        units = split(table.num_rows, rows) or [Unit(0, 0)]
         list(writers.map(lambda unit: run.write("pairs", unit, table.slice(unit.start, unit.count)), units))
     facts = {"groups": stood.num_rows, "repeated": len(NINE) * stood.num_rows - table.num_rows}
     return run.close("pairs", "pair_id", table.num_rows, facts=facts)
