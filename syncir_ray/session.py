@@ -12,8 +12,8 @@ from syncir_ray.config import Config
 from syncir_ray.errors import UserError
 from syncir_ray.placement import Place, place
 
-# Without it a worker's OMP threads spin at barriers for a while after each batch and take the decoders' core.
-QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+# Tokenizers would start threads beside ours, and warn when Ray forks.
+ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false"}
 
 
 def start(config: Config) -> Place:
@@ -36,7 +36,7 @@ def _init() -> None:
     settings: dict[str, Any] = {
         "logging_level": logging.ERROR,
         "log_to_driver": False,  # what workers print stays in Ray's logs; our lines say what happens
-        "runtime_env": {"env_vars": QUIET_THREADS},
+        "runtime_env": {"env_vars": ENVIRONMENT},
     }
     if address := os.environ.get("RAY_ADDRESS"):
         try:

@@ -53,7 +53,8 @@ class Vllm:
         if pool.gpus > 1:
             engine["tensor_parallel_size"] = int(pool.gpus)
         if not self.place.gpu:
-            environment |= CPU_ENVIRONMENT
+            # Ray would set the threads to the CPUs that the actor reserves, which leave room for the feeders
+            environment |= CPU_ENVIRONMENT | {"OMP_NUM_THREADS": str(self.place.threads(pool))}
             # float32: rounding then hardly ever turns an answer when a request meets other neighbours
             engine |= {"enforce_eager": True, "dtype": "float32"}
         logging.disable(logging.INFO)  # it calls ray.init() once more, which is told
