@@ -48,7 +48,7 @@ def ledger(run: Run, config: dict) -> list[Line]:
     prompts, pairs = run.seal("prompts"), run.seal("pairs")
     total = pairs.rows if pairs else None
     for stage in ("queries", "triplets"):
-        sizes = dict(zip(prompts.units, (n for _, n in prompts.objects), strict=True)) if prompts else None
+        sizes = prompts.sizes if prompts else None
         lines.append(_line(run, stage, stage, "pairs", total, sizes))
     return lines
 

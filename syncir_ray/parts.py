@@ -69,6 +69,11 @@ class Seal:
         return [parse(name) for name, _ in self.objects]
 
     @property
+    def sizes(self) -> dict[Unit, int]:
+        """The rows of each unit."""
+        return {parse(name): rows for name, rows in self.objects}
+
+    @property
     def rows(self) -> int:
         return sum(rows for _, rows in self.objects)
 

@@ -132,7 +132,7 @@ def queries(job: Job) -> None:
 
     job.stage(
         "queries",
-        dict(zip(prompts.units, (rows for _, rows in prompts.objects), strict=True)),
+        prompts.sizes,
         lambda unit: every(unit) if unit.start < prompts.facts["prompts"] else np.empty(0, np.uint64),
         operators,
         queries_stage.finish,
@@ -152,7 +152,7 @@ def triplets(job: Job) -> None:
 
     job.stage(
         "triplets",
-        dict(zip(seal.units, (rows for _, rows in seal.objects), strict=True)),
+        seal.sizes,
         lambda unit: job.run.read("prompts", unit, ["pair_id"])["pair_id"].to_numpy(),
         operators,
         triplets_stage.finish,

@@ -57,6 +57,13 @@ def with_unit(items: pa.Table, unit: Unit) -> pa.Table:
     return items
 
 
+def of_same_unit(made: pa.Table, items: pa.Table) -> pa.Table:
+    """What was made of `items`, row for row, with the columns that say where they belong."""
+    for field in UNIT:
+        made = made.append_column(field, items[field.name])
+    return made
+
+
 def account(outcomes: Sequence[Outcome]) -> list[pa.Array]:
     """The columns status, reason and detail."""
     columns = zip(*outcomes, strict=True) if outcomes else ([], [], [])

@@ -9,13 +9,13 @@ from syncir_ray import carry, schemas
 from syncir_ray.models import preprocessing, weights
 from syncir_ray.run import Run, Unit
 from syncir_ray.stages.account import (
-    UNIT,
     account,
     done,
     each,
     failed,
     merge,
     not_asked,
+    of_same_unit,
     spend,
     unit_of,
     with_unit,
@@ -65,9 +65,7 @@ class Caption:
             else:
                 captions[row] = output
         result = pa.table([table["image_id"], captions, *account(outcomes)], schema=schemas.CAPTIONS)
-        for field in UNIT:
-            result = result.append_column(field, table[field.name])
-        return spend(result, seconds, len(rows))
+        return spend(of_same_unit(result, table), seconds, len(rows))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pyarrow as pa
 from syncir_ray import schemas
 from syncir_ray.models import preprocessing, weights
 from syncir_ray.run import Run, Unit
-from syncir_ray.stages.account import UNIT, account, each, failed, merge, spend
+from syncir_ray.stages.account import account, each, failed, merge, of_same_unit, spend
 from syncir_ray.stages.pixels import good, outcomes_of
 
 # What `matrix` reads of the table.
@@ -43,9 +43,7 @@ class Embed:
         result = pa.table(
             [table["image_id"], feature, *account(outcomes)], schema=schemas.features(self.model.width)
         )
-        for field in UNIT:
-            result = result.append_column(field, table[field.name])
-        return spend(result, seconds, len(rows))
+        return spend(of_same_unit(result, table), seconds, len(rows))
 
 
 def finish(run: Run, unit: Unit, items: pa.Table, before: pa.Table | None) -> pa.Table:

@@ -31,6 +31,7 @@ from syncir_ray.stages.account import (
     each,
     encodable,
     failed,
+    of_same_unit,
     spend,
     unit_of,
     with_unit,
@@ -242,6 +243,4 @@ def _texts(table: pa.Table, texts: list[tuple[str | None, Outcome]]) -> pa.Table
     result = table.select(["prompt_id"])
     for name, column in zip(names, columns, strict=True):
         result = result.append_column(name, column)
-    for field in UNIT:
-        result = result.append_column(field, table[field.name])
-    return result
+    return of_same_unit(result, table)
