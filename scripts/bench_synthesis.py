@@ -73,11 +73,11 @@ class _Clock:
         return self.inner.__exit__(*error)
 
 
-def rate(commits: list[Commit], actors: int) -> float:
-    """Model items a second between the commit by which each actor has committed once, and the last; nan where
+def rate(commits: list[Commit], actors: int) -> float | None:
+    """Model items a second between the commit by which each actor has committed once, and the last; None where
     there are too few commits to tell."""
     if len(commits) < 3 * actors:
-        return float("nan")
+        return None
     start = commits[actors - 1][0]
     return sum(calls for _, calls, _ in commits[actors:]) / (commits[-1][0] - start)
 
@@ -256,12 +256,13 @@ def main() -> None:
             items, seconds = json.loads(about.with_suffix(f".{stage}").read_text())
             commits, ceiling = screen.commits[stage], items / seconds
             here = engine_rate(commits) if stage == "queries" else rate(commits, actors[stage])
-            print(f"{stage:<10}{items:>7}{here:>10.2f}/s{ceiling:>10.2f}/s{here / ceiling:>8.2f}  {word}")
+            told = f"{here:>10.2f}/s{ceiling:>10.2f}/s{here / ceiling:>8.2f}" if here else "  too few units to tell"
+            print(f"{stage:<10}{items:>7}{told}  {word}")
             result["stages"][stage] = {
                 "items": items,
-                f"pipeline_{word}_per_s": round(here, 3),
+                f"pipeline_{word}_per_s": round(here, 3) if here else None,
                 f"bare_{word}_per_s": round(ceiling, 3),
-                "ratio": round(here / ceiling, 3),
+                "ratio": round(here / ceiling, 3) if here else None,
             }
         result |= calls(run, captioned)
         for name, value in result["per_triplet"].items():
