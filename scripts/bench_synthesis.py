@@ -256,7 +256,9 @@ def main() -> None:
             items, seconds = json.loads(about.with_suffix(f".{stage}").read_text())
             commits, ceiling = screen.commits[stage], items / seconds
             here = engine_rate(commits) if stage == "queries" else rate(commits, actors[stage])
-            told = f"{here:>10.2f}/s{ceiling:>10.2f}/s{here / ceiling:>8.2f}" if here else "  too few units to tell"
+            told = (
+                f"{here:>10.2f}/s{ceiling:>10.2f}/s{here / ceiling:>8.2f}" if here else "  too few units to tell"
+            )
             print(f"{stage:<10}{items:>7}{told}  {word}")
             result["stages"][stage] = {
                 "items": items,

@@ -12,7 +12,7 @@ import yaml
 from syncir_ray import storage
 from syncir_ray.errors import UserError
 
-Preset = Literal["paper", "offline"]
+Preset = Literal["paper", "offline", "mini"]
 Engine = Literal["vllm", "openai", "transformers"]
 
 SEED = 0  # of what could be random: the cells of an IVF index, the engine's sampler (greedy anyway)
@@ -148,7 +148,16 @@ OFFLINE = Config(
     queries=Queries(model="weights/smollm2-135m-instruct", begin='Replace "', rows=64, pool=Pool(batch=32)),
     triplets=Triplets(model="weights/all-minilm-l6-v2", pool=Pool(max=4, batch=16)),
 )
-PRESETS: dict[Preset, Config] = {"paper": Config(), "offline": OFFLINE}
+# The mini world's own models, a few MB each, on a laptop without a network (scripts/miniworld).
+_MINI = "package:syncir_ray/miniworld/models/"
+MINI = Config(
+    features=Features(model=_MINI + "backbone", rows=64, pool=Pool(batch=64)),
+    pairs=Pairs(rows=1024),
+    captions=Captions(model=_MINI + "captioner", max_tokens=40, beams=1, rows=64, pool=Pool(batch=32)),
+    queries=Queries(engine="transformers", model=_MINI + "writer", rows=128, pool=Pool(batch=64)),
+    triplets=Triplets(model=_MINI + "sentence", pool=Pool(max=4, batch=64)),
+)
+PRESETS: dict[Preset, Config] = {"paper": Config(), "offline": OFFLINE, "mini": MINI}
 
 
 def from_dict(base: Any, values: dict[str, Any], where: str = "") -> Any:

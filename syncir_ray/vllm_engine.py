@@ -8,10 +8,9 @@ from typing import Any
 import pyarrow as pa
 from ray.data import Dataset
 
-from syncir_ray import storage
 from syncir_ray.config import SEED, Queries
 from syncir_ray.models.prompt import messages
-from syncir_ray.models.weights import is_local
+from syncir_ray.models.weights import fetch, is_local
 from syncir_ray.placement import Place
 from syncir_ray.stages.queries import from_vllm
 
@@ -46,7 +45,7 @@ class Vllm:
             "disable_log_stats": True,
         }
         if is_local(source):
-            source = storage.absolute(source)
+            source = str(fetch(source).absolute())
             environment["HF_HUB_OFFLINE"] = "1"
         elif "@" in source:
             source, engine["revision"] = source.split("@", 1)

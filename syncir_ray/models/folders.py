@@ -8,6 +8,8 @@ from pathlib import Path
 
 # Weights, configurations, tokenizers and chat templates. `*` also spans `/`: sentence-transformers has folders.
 FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+# What says which model it is: of transformers and timm, of sentence-transformers, of open_clip.
+CONFIGURATIONS = {"config.json", "modules.json", "open_clip_config.json"}
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5")
 ENDS = 2**20  # bytes
 
@@ -28,7 +30,7 @@ def fault(names: Iterable[str], read: Callable[[str], bytes]) -> str | None:
                 "revision that has safetensors"
             )
         return "has no *.safetensors"
-    if not present & {"config.json", "modules.json"}:
+    if not present & CONFIGURATIONS:
         return "has no config.json"
     for index in (name for name in present if name.endswith(".safetensors.index.json")):
         try:

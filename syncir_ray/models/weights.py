@@ -1,8 +1,9 @@
 """Where weights come from: a hub id, a local folder or an S3 folder, for every model alike.
 
-A model is named in one of three ways:
+A model is named in one of four ways:
 
     s3://bucket/prefix          a folder in object storage
+    package:name/path           a folder inside an installed Python package, wherever each machine has it
     org/name, org/name@revision a model of the Hugging Face hub
     anything else               a local folder
 
@@ -14,6 +15,7 @@ Only safetensors and the plain text files beside them are read: no pickle is ope
 
 import os
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 from syncir_ray import storage
@@ -21,12 +23,14 @@ from syncir_ray.errors import UserError
 from syncir_ray.models import hub
 from syncir_ray.models.folders import content, digest, fault, files, wanted
 
+PACKAGE = "package:"
+
 
 def is_local(model: str) -> bool:
-    """Whether `model` names a local folder (existing or not), by the rule at the top of this module."""
+    """Whether `model` names a local folder (existing or not), by the rules at the top of this module."""
     if storage.is_s3(model):
         return False
-    if model.startswith(("/", "./", "../", "~")):
+    if model.startswith(("/", "./", "../", "~", PACKAGE)):
         return True
     first, _, rest = model.partition("/")
     return first == "weights" or Path(first).is_dir() or not rest or "/" in rest.partition("@")[0]
@@ -70,7 +74,7 @@ def fetch(model: str) -> Path:
 
 
 def _folder(model: str) -> Path:
-    folder = Path(model).expanduser()
+    folder = _packaged(model) if model.startswith(PACKAGE) else Path(model).expanduser()
     if not folder.is_dir():
         first = model.partition("/")[0]
         mend = "'make weights' builds it" if first == "weights" else "a hub id is org/name or org/name@revision"
@@ -79,6 +83,14 @@ def _folder(model: str) -> Path:
     if amiss := fault(names, lambda name: (folder / name).read_bytes()):
         raise UserError(f"{model}: the folder {amiss}")
     return folder
+
+
+def _packaged(model: str) -> Path:
+    name, _, path = model.removeprefix(PACKAGE).partition("/")
+    spec = find_spec(name) if name.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"{model}: no package {name!r} is installed here")
+    return Path(spec.submodule_search_locations[0], path)
 
 
 def _listed(model: str) -> dict[str, int]:
