@@ -1,0 +1,5 @@
+"""`python -m hycir_train` is the command line of training and evaluation."""
+
+from hycir_train.cli import main
+
+main()

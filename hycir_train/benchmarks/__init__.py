@@ -1,0 +1,1 @@
+"""The benchmarks: annotations in their official layouts in, queries and gallery out."""
