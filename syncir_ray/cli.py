@@ -1,4 +1,4 @@
-"""The command line: synthesize, status, export, report.
+"""The command line: synthesize, status, export, report, truth, miniworld.
 
 syncir synthesize --preset paper --images s3://bucket/images --out s3://bucket/run
 syncir status s3://bucket/run
@@ -61,7 +61,27 @@ class Report:
     """Run directory, local or s3://."""
 
 
-def parse(arguments: list[str]) -> Synthesize | Status | Export | Report:
+@dataclass(frozen=True)
+class Truth:
+    """Print which query texts of a run on a mini world are true, before the filter and after it."""
+
+    run: Positional[str]
+    """Run directory, local or s3://."""
+
+
+@dataclass(frozen=True)
+class Miniworld:
+    """Render images of the mini world, whose truth is known, to try everything on."""
+
+    out: str
+    """Folder, local or s3://. Its scenes.jsonl is what `synthesize --images` takes."""
+    images: int = 600
+    """How many."""
+    seed: int = 0
+    """Another seed, other images."""
+
+
+def parse(arguments: list[str]) -> Synthesize | Status | Export | Report | Truth | Miniworld:
     """The command of a command line: the preset, the YAML file over it, the options over both."""
     start = PRESETS[_value(arguments, "--preset", "paper")]  # type: ignore[index]
     if path := _value(arguments, "--config", ""):
@@ -71,7 +91,9 @@ def parse(arguments: list[str]) -> Synthesize | Status | Export | Report:
         Annotated[Synthesize, subcommand("synthesize", default=default)]
         | Annotated[Status, subcommand("status")]
         | Annotated[Export, subcommand("export")]
-        | Annotated[Report, subcommand("report")],
+        | Annotated[Report, subcommand("report")]
+        | Annotated[Truth, subcommand("truth")]
+        | Annotated[Miniworld, subcommand("miniworld")],
         prog="syncir",
         description="Composed image retrieval without labels: triplets from plain images.",
         args=arguments,
@@ -122,11 +144,20 @@ def main(arguments: list[str] | None = None) -> None:
             out, config = settle(command)
             again = shlex.join(["python", "-m", "syncir_ray", *arguments])
             sys.exit(synthesize(out, config, command.retry_failed, again))
+        if isinstance(command, Miniworld):
+            from syncir_ray.miniworld.world import write as render
+
+            print(render(storage.absolute(command.out), command.images, command.seed))
+            return
         run = storage.absolute(command.run)
         if isinstance(command, Status):
             from syncir_ray.ledger import show
 
             sys.exit(show(run))
+        elif isinstance(command, Truth):
+            from syncir_ray.miniworld.truth import tell
+
+            tell(run)
         elif isinstance(command, Export):
             from syncir_ray.export import export
 

@@ -88,7 +88,7 @@ def test_help_is_that_of_the_console_script():
     module = run("--help")
     assert module.returncode == script.returncode == 0
     assert module.stdout == script.stdout and module.stderr == script.stderr == ""
-    for command in ("synthesize", "status", "export", "report"):
+    for command in ("synthesize", "status", "export", "report", "truth", "miniworld"):
         assert command in module.stdout
     assert "--images" in (shown := run("synthesize", "--help").stdout) and "--pairs.duplicate" in shown
 
@@ -150,7 +150,7 @@ def test_s3_is_down(s3, good, tmp_path):
             assert "S3 does not answer" in told(run(*arguments, **away))
 
 
-@pytest.mark.parametrize("command", ["status", "export", "report"])
+@pytest.mark.parametrize("command", ["status", "export", "report", "truth"])
 def test_no_run_there(tmp_path, command):
     assert f"{tmp_path / 'none'}: there is no run here" in told(run(command, str(tmp_path / "none")))
     assert os.listdir(tmp_path) == []

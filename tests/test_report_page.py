@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from syncir_ray.report.figures import Figures
 from syncir_ray.report.page import Report, Row, StageCount, chart, duration, render, share
 
 DOG, CAT = b"\xff\xd8 a dog", b"\xff\xd8 a cat"
@@ -55,7 +56,9 @@ def test_text_is_text_wherever_it_stands():
     evil = '"><script>alert(1)</script>'
     row = Row(evil, evil, None, DOG, evil, evil, evil, 0.5, evil)
     stage = StageCount(evil, evil, 1, 0, {evil: 1}, {evil: 1}, 0, 0)
-    report = Report(evil, evil, evil, [(evil, 1)], [stage], [row], [row], [row], [row], [], 0.7, evil)
+    counts = {"right": 1, "incomplete": 0, "wrong": 0}
+    figures = (Figures(evil, counts, counts),)
+    report = Report(evil, evil, evil, [(evil, 1)], [stage], [row], [row], [row], [row], [], 0.7, evil, figures)
     page = Page(render(report))
     assert "script" not in page.tags
     assert page.text.count("<script>alert(1)</script>") > 20
@@ -101,6 +104,32 @@ def test_a_ledger_that_does_not_add_up_is_shown_as_wrong():
     text = Page(render(replace(REPORT, stages=[FEATURES, replace(TRIPLETS, missing=7)]))).text
     assert "It does not add up in: triplets." in text
     assert "✗ sums to 5,007" in text and text.count("✓") == 1
+
+
+def test_the_truth_is_shown_where_it_is_known():
+    assert "Truth" not in Page(render(REPORT)).text and '<span class="badge' not in render(REPORT)
+    verdict = lambda right, incomplete, wrong: {"right": right, "incomplete": incomplete, "wrong": wrong}  # noqa: E731
+    figures = (
+        Figures("all", verdict(1500, 100, 400), verdict(1200, 0, 300)),
+        Figures("colour", verdict(0, 0, 3), verdict(0, 0, 0)),
+        Figures("add", verdict(0, 0, 0), verdict(0, 0, 0)),
+    )
+    rows = {"best": "right", "typical": "incomplete", "worst": "wrong"}
+    shown = {name: [replace(KEPT, verdict=word)] for name, word in rows.items()}
+    html = render(replace(REPORT, figures=figures, **shown))
+    text = Page(html).text
+    for words in (
+        "all texts before the filter 2,000 ✓ 75.0 % ◐ 5.0 % ✗ 20.0 % kept 1,500 ✓ 80.0 % ◐ 0.0 % ✗ 20.0 % "
+        "keeps right 80.0 % drops false 40.0 %",
+        "colour texts before the filter 3 ✓ 0.0 % ◐ 0.0 % ✗ 100.0 % kept 0 ✓ – ◐ – ✗ – "
+        "keeps right – drops false 100.0 %",
+    ):
+        assert words in text
+    assert "add texts" not in text  # there are no such pairs
+    # in words, once in the legend and once on its row; on the dropped row, which has no text, nothing
+    for mark in ("✓ right", "◐ incomplete", "✗ wrong"):
+        assert html.count(f"{mark}</span>") == 2
+    assert html.count('<p class="reason"><span class="badge') == 3
 
 
 def test_an_empty_report_says_so():

@@ -13,6 +13,7 @@ import yaml
 from syncir_ray import record, storage
 from syncir_ray.images import BadImage, thumbnail
 from syncir_ray.ledger import ledger
+from syncir_ray.report import truth
 from syncir_ray.report.page import Report, Row, StageCount, render
 from syncir_ray.run import READERS, Run, Unit
 from syncir_ray.stages.manifest import read_image
@@ -33,7 +34,8 @@ def write(root: str) -> str:
     about = record.need(run)
     run.need("triplets")
     index, threshold = Index.read(run), about["config"]["triplets"]["threshold"]
-    picked = _rows(run, about["config"]["manifest"]["root"], index.pick())
+    known = truth.read(run)
+    picked = _rows(run, about["config"]["manifest"]["root"], index.pick(), known.verdicts)
     stages = [
         StageCount(
             line.stage,
@@ -56,6 +58,7 @@ def write(root: str) -> str:
         histogram=histogram(index.similarity, threshold),
         threshold=threshold,
         configuration=yaml.safe_dump(about["config"], sort_keys=False),
+        figures=known.figures,
         **picked,
     )
     address = run.at("report", "index.html")
@@ -175,7 +178,9 @@ class Index:
         }
 
 
-def _rows(run: Run, root: str, picked: dict[str, list[tuple[int, Unit]]]) -> dict[str, list[Row]]:
+def _rows(
+    run: Run, root: str, picked: dict[str, list[tuple[int, Unit]]], verdicts: dict[int, str]
+) -> dict[str, list[Row]]:
     """The rows of these pairs, with thumbnails, in their order."""
     places = dict(pair for pairs in picked.values() for pair in pairs)
     found = _found(run, "triplets", places)
@@ -198,6 +203,7 @@ def _rows(run: Run, root: str, picked: dict[str, list[tuple[int, Unit]]]) -> dic
             row["query_text"],
             row["similarity"],
             ": ".join(filter(None, (why["reason"], why["detail"]))) or None,
+            verdicts.get(pair),
         )
 
     return {name: [shown(pair) for pair, _ in pairs] for name, pairs in picked.items()}

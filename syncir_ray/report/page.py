@@ -10,6 +10,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from syncir_ray.report.figures import VERDICTS, Figures
+
 
 @dataclass(frozen=True)
 class StageCount:
@@ -53,6 +55,8 @@ class Row:
     """cos(e_reference + e_query, e_target); None: dropped before it was computed."""
     reason: str | None
     """Why it was dropped; None for a kept triplet."""
+    verdict: str | None = None
+    """Whether the query text is right, incomplete or wrong; None: nobody knows, or there is none."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,8 @@ class Report:
     threshold: float
     configuration: str
     """The resolved configuration, YAML."""
+    figures: tuple[Figures, ...] = ()
+    """How many of the query texts are true, where that is known; the first line is of all of them."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,7 @@ def render(report: Report) -> str:
         reasons=reasons(report.stages),
         wrong=[stage.name for stage in report.stages if stage.accounted != stage.rows],
         chart=chart(report.histogram, report.threshold),
+        verdicts=VERDICTS,
     )
 
 

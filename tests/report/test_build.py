@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from syncir_ray import storage
 from syncir_ray.errors import UserError
-from syncir_ray.report import build
+from syncir_ray.report import build, truth
 from syncir_ray.report.build import BINS, SHOWN, Index, histogram
+from syncir_ray.report.figures import Figures
 from syncir_ray.report.page import Report
 from syncir_ray.run import Unit
 from tests import runs
@@ -124,6 +126,25 @@ def test_the_page_is_written(run, report):
     for row in (*report.best, *report.dropped):
         assert row.reference_uri in page
     assert f"{len(done(run, 'done')):,}" in page
+
+
+def test_verdicts_stand_on_the_rows_that_they_are_of(run, report, monkeypatch):
+    assert report.figures == () and {row.verdict for row in report.best} == {None}
+    kept = sorted(done(run, "done").values(), key=lambda row: (-row["similarity"], row["pair_id"]))
+    verdicts = {row["pair_id"]: word for row, word in zip(kept, ("wrong", "right", "incomplete"), strict=False)}
+    counts = {"right": 1, "incomplete": 1, "wrong": 1}
+    known = truth.Truth(run.need("triplets").id, (Figures("all", counts, counts),), verdicts)
+    try:
+        truth.write(run, known)
+        told = report_of(run, monkeypatch)
+        assert told.figures == known.figures
+        assert [row.verdict for row in told.best] == ["wrong", "right", "incomplete"] + [None] * (SHOWN - 3)
+        assert {row.verdict for row in (*told.typical, *told.dropped)} == {None}
+        # of a triplet table that was made anew, it is not the truth
+        truth.write(run, truth.Truth("another", known.figures, verdicts))
+        assert report_of(run, monkeypatch).figures == ()
+    finally:
+        storage.delete(run.at(truth.FILE))
 
 
 def test_only_the_units_of_the_rows_that_are_shown_are_read_whole(run, report, monkeypatch):
