@@ -5,6 +5,8 @@
 PYTHON ?= python3
 EXTRA ?= cpu
 BIN := .venv/bin
+# What CUDA wants otherwise is in a file of its own.
+PINS := $(if $(filter gpu,$(EXTRA)),cluster/constraints-gpu.txt,constraints.txt)
 
 .PHONY: env demo weights test check clean
 
@@ -13,7 +15,7 @@ env: .venv/ready
 .venv/ready: pyproject.toml constraints.txt scripts/mend_torchvision.py
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 13) else f"Python 3.11 or 3.12 is needed, this is {v.major}.{v.minor}: make env PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q -c constraints.txt -e '.[$(EXTRA),dev]'
+	$(BIN)/pip install -q -c $(PINS) -e '.[$(EXTRA),dev]'
 # Beside a CPU build of torch these two do not load, and vLLM and transformers fail with them; nothing here hears.
 	$(if $(filter cpu,$(EXTRA)),$(BIN)/pip uninstall -q -y torchaudio torchcodec)
 	$(BIN)/python scripts/mend_torchvision.py

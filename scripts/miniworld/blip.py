@@ -115,6 +115,7 @@ def retrieval(train: Seen, eyes: Path, folder: Path, steps: int = 1500) -> dict:
     model.train()
     fit("blip", [*model.parameters(), scale], steps, 1e-3, loss)
     model.eval()
+    model.config.logit_scale_init_value = scale.item()  # BLIP has no other place for its temperature
     save(model, folder)
     return {"parameters": sum(p.numel() for p in model.parameters()), "logit scale": scale.exp().item()}
 

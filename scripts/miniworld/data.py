@@ -76,10 +76,10 @@ CLASSES = [1 + len(SIZES), 1 + len(COLOURS), 1 + len(SHAPES)] * 4 + [len(BACKGRO
 
 
 def pair(random: np.random.Generator) -> tuple[Scene, Scene]:
-    """Two scenes as neighbours in a collection are: one to three changes apart, now and then unrelated."""
+    """Two scenes as neighbours in a collection are: one to four changes apart, now and then unrelated."""
     reference = random_scene(random)
     target = reference
     while target == reference:  # two changes may undo each other
-        changes = random.choice(5, p=[0.15, 0.4, 0.25, 0.15, 0.05])
+        changes = random.choice(5, p=[0.06, 0.36, 0.3, 0.18, 0.1])
         target = edited(reference, random, changes) if changes else random_scene(random)
     return reference, target

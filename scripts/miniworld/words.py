@@ -1,10 +1,11 @@
-"""The tokenizers: one word, one token. Every word of captions, query texts and the paper's prompt is known."""
+"""The tokenizers: a token a word, or nearly. Every word of captions, query texts and the paper's prompt is known."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 from syncir_ray.miniworld.scene import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES
-from syncir_ray.models.prompt import prompt
+from syncir_ray.models.prompt import TASK, prompt
 
 FRAME = (  # of captions, query texts and prompts to a CLIP
     "a an the at on in of and with photo image picture that , . * $ : ' \" - "
@@ -32,20 +33,26 @@ CHAT = (
     "{% for message in messages %}<{{ message.role }}> {{ message.content }} {% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
+# What always comes whole is one token: a prompt is then 70 tokens and not 190, which is what a small model trains at.
+# The task's last two sentences stay words: behind both captions, they are where the model compares them.
+PHRASES = [
+    "source sentence:", "target sentence:", "change the background to",
+    *(f"{word} {place}" for place in PLACES for word in ("at the", "to the", "the")),
+    *(sentence for sentence in re.findall(r"\S[^.,]*[.,]", TASK.lower())[:3]),
+]  # fmt: skip
 
 
 def writer(folder: Path) -> Any:
-    """A PreTrainedTokenizerFast of the language model: lower case, a token a word or mark."""
+    """A PreTrainedTokenizerFast of the language model: lower case; a token a word, a mark or one of PHRASES."""
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     special = ["<pad>", "<unk>", "<end>", "<user>", "<assistant>"]
-    split = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex(r"[.,:;]"), "isolated")]
-    )
+    pieces = "|".join([*(re.escape(phrase).replace("\\ ", " ") for phrase in PHRASES), r"[^\s.,:;]+", "[.,:;]"])
+    split = pre_tokenizers.Split(Regex(pieces), "removed", invert=True)
     lower = normalizers.Lowercase()
-    asked = [word for word, _ in split.pre_tokenize_str(lower.normalize_str(prompt("", "")))]
-    words = list(dict.fromkeys([*special, *vocabulary(), *asked]))
+    asked = [piece for piece, _ in split.pre_tokenize_str(lower.normalize_str(prompt("", "")))]
+    words = list(dict.fromkeys([*special, *vocabulary(), *PHRASES, *asked]))
     core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     core.normalizer, core.pre_tokenizer = lower, split
     tokenizer = PreTrainedTokenizerFast(
