@@ -16,7 +16,7 @@ from words import bert
 WIDTH, LONGEST = 128, 64
 
 
-def retrieval(train: Seen, held: Seen, folder: Path, eyes: int = 1500, steps: int = 2000) -> dict:
+def retrieval(train: Seen, held: Seen, folder: Path, eyes: int = 800, steps: int = 800) -> dict:
     """First its eyes alone, on the facts, then both halves."""
     import open_clip
     from safetensors.torch import save_file

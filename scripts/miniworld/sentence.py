@@ -15,7 +15,7 @@ from syncir_ray.miniworld.scene import Scene, caption, edited
 BATCH, THRESHOLD = 48, 0.7
 
 
-def encoder(folder: Path, steps: int = 2500) -> dict:
+def encoder(folder: Path, steps: int = 1500) -> dict:
     """Trained on right query texts and on false ones, which should end below THRESHOLD (METHODS.md, 5)."""
     from tempfile import TemporaryDirectory
 

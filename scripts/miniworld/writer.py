@@ -17,7 +17,7 @@ from syncir_ray.models.prompt import messages, prompt
 BATCH = 48
 
 
-def language_model(folder: Path, steps: int = 5000) -> dict:
+def language_model(folder: Path, steps: int = 4000) -> dict:
     """Trained on the answer's words only."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -43,7 +43,7 @@ def language_model(folder: Path, steps: int = 5000) -> dict:
         return cross_entropy(logits.float(), wanted[asked])
 
     model.train()
-    fit("writer", model.parameters(), steps, 1.5e-3, loss)
+    fit("writer", model.parameters(), steps, 1e-3, loss)
     model.eval()
     model.half().save_pretrained(folder)
     return {"parameters": sum(p.numel() for p in model.parameters())}

@@ -1,13 +1,14 @@
 """Query texts of the mini world: written from two scenes, and read back into the changes they state.
 
-    make the top left circle blue               turn the top left circle into a star
-    make the top left circle small              replace the top left circle with a small blue star
-    move the top left circle to the bottom right
-    add a large red ring at the bottom left     remove the top left circle
+    at the top left make the circle blue        at the top left turn the circle into a star
+    at the top left make the circle small       at the top left replace the circle with a small blue star
+    at the top left move the circle to the bottom right
+    at the bottom left add a large red ring     at the top left remove the circle
     change the background to sand
 
-joined by "and". What is read is wider than what is written: any wording of these verbs in which an object is named
-by words that only it answers to, so that another model's texts can be judged too.
+joined by "and". The place comes first: a small language model then looks it up in both captions before it chooses
+the verb. What is read is wider than what is written: any wording of these verbs in which an object is named by
+words that only it answers to, so that another model's texts can be judged too.
 """
 
 import re
@@ -60,23 +61,23 @@ def _changes(reference: Scene, target: Scene) -> list[tuple[list[str], str]]:
             moves[a] = arrival
     changes: list[tuple[list[str], str]] = []
     for place, (old, new) in enumerate(zip(reference.at, target.at, strict=True)):
-        where = PLACES[place]
+        where = f"at the {PLACES[place]}"
         if old == new or place in moves.values():
             continue
         if old is None:
-            changes.append((["add"], f"add a {new} at the {where}"))
+            changes.append((["add"], f"{where} add a {new}"))
         elif place in moves:
-            changes.append((["place"], f"move the {where} {old.shape} to the {PLACES[moves[place]]}"))
+            changes.append((["place"], f"{where} move the {old.shape} to the {PLACES[moves[place]]}"))
         elif new is None:
-            changes.append((["remove"], f"remove the {where} {old.shape}"))
+            changes.append((["remove"], f"{where} remove the {old.shape}"))
         else:
             facts = [fact for fact in FACTS if getattr(old, fact) != getattr(new, fact)]
             if len(facts) > 1:
-                words = f"replace the {where} {old.shape} with a {new}"
+                words = f"{where} replace the {old.shape} with a {new}"
             elif facts == ["shape"]:
-                words = f"turn the {where} {old.shape} into a {new.shape}"
+                words = f"{where} turn the {old.shape} into a {new.shape}"
             else:
-                words = f"make the {where} {old.shape} {getattr(new, facts[0])}"
+                words = f"{where} make the {old.shape} {getattr(new, facts[0])}"
             changes.append((facts, words))
     if reference.background != target.background:
         changes.append((["background"], f"change the background to {target.background}"))
@@ -96,6 +97,7 @@ _SILENT = re.compile(r"\b(?:a|an|the|at|in|on|of|to|from|corner|object|shape|one
 _GROUND = re.compile(
     rf"(?:change|replace|make|turn|set|put) (?:the )?background (?:to |into |with )?({'|'.join(BACKGROUNDS)})"
 )
+_PLACED = re.compile(rf"(?:at|in|on) the ({'|'.join(PLACES)}) (\w+) (.+)")
 _SPLIT = re.compile(r"\s*(?:,\s*(?:and|then)?|[;.]|\band then\b|\band\b|\bthen\b)\s*")
 
 
@@ -115,6 +117,8 @@ def read(text: str, reference: Scene) -> list[list[Claim]]:
 def _clause(clause: str, reference: Scene) -> list[Claim]:
     if ground := _GROUND.fullmatch(clause):
         return [Claim("background", -1, "background", ground[1])]
+    if placed := _PLACED.fullmatch(clause):  # as if the place were said with the object
+        clause = f"{placed[2]} {placed[1]} {placed[3]}"
     verb, _, rest = clause.partition(" ")
     if verb in ("add", "place", "put"):
         said = _facts(rest, clause)

@@ -5,8 +5,11 @@ from pathlib import Path
 from syncir_ray.errors import UserError
 from syncir_ray.models.folders import FILES, fault, files
 
-# A transformers or sentence-transformers model has one of these beside its weights; a timm model needs none.
-BESIDE = {"modules.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json", "vocab.txt"}
+# A transformers, sentence-transformers or open_clip model has one of these beside its weights; timm's needs none.
+BESIDE = {
+    "modules.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json", "vocab.txt",
+    "open_clip_config.json",
+}  # fmt: skip
 SECONDS = 5  # a hub that does not answer is told within seconds
 
 

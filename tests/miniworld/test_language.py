@@ -25,36 +25,40 @@ RINGS = scene("snow", tl="large red ring", tr="large red ring")
 CIRCLES = scene("water", tl="large red circle", tr="small red circle", br="small blue square")
 
 WRITTEN = [
-    (A, BLUE, "make the top left circle blue", ["colour"]),
-    (A, SMALL, "make the top left circle small", ["size"]),
-    (SMALL, A, "make the top left circle large", ["size"]),
-    (A, STAR, "turn the top left circle into a star", ["shape"]),
-    (A, MOVED, "move the top left circle to the top right", ["place"]),
-    (A, RING, "add a small pink ring at the bottom left", ["add"]),
-    (A, ALONE, "remove the bottom right square", ["remove"]),
+    (A, BLUE, "at the top left make the circle blue", ["colour"]),
+    (A, SMALL, "at the top left make the circle small", ["size"]),
+    (SMALL, A, "at the top left make the circle large", ["size"]),
+    (A, STAR, "at the top left turn the circle into a star", ["shape"]),
+    (A, MOVED, "at the top left move the circle to the top right", ["place"]),
+    (A, RING, "at the bottom left add a small pink ring", ["add"]),
+    (A, ALONE, "at the bottom right remove the square", ["remove"]),
     (A, SAND, "change the background to sand", ["background"]),
     # two or three facts of one object are one change of several kinds
     (A, scene("grass", tl="large blue star", br="small blue square"),
-     "replace the top left circle with a large blue star", ["colour", "shape"]),
+     "at the top left replace the circle with a large blue star", ["colour", "shape"]),
     (A, scene("grass", tl="small blue star", br="small blue square"),
-     "replace the top left circle with a small blue star", ["size", "colour", "shape"]),
+     "at the top left replace the circle with a small blue star", ["size", "colour", "shape"]),
     # several changes, in the order of the places
-    (A, ALL, "make the top left circle blue and remove the bottom right square and change the background to sand",
+    (A, ALL, "at the top left make the circle blue "
+     "and at the bottom right remove the square and change the background to sand",
      ["colour", "remove", "background"]),
     (A, scene("grass", tl="large pink circle", br="small pink square"),
-     "make the top left circle pink and make the bottom right square pink", ["colour"]),
+     "at the top left make the circle pink and at the bottom right make the square pink", ["colour"]),
     # what moves stays as it is; what does not is another object
     (A, scene("grass", tr="large blue circle", br="small blue square"),
-     "remove the top left circle and add a large blue circle at the top right", ["remove", "add"]),
+     "at the top left remove the circle and at the top right add a large blue circle", ["remove", "add"]),
     (A, scene("grass", tl="small blue square", br="large red circle"),
-     "replace the top left circle with a small blue square and replace the bottom right square with a large red "
+     "at the top left replace the circle with a small blue square "
+     "and at the bottom right replace the square with a large red "
      "circle", ["size", "colour", "shape"]),
     (A, scene("grass", tr="large red circle", bl="small blue square"),
-     "move the top left circle to the top right and move the bottom right square to the bottom left", ["place"]),
+     "at the top left move the circle to the top right "
+     "and at the bottom right move the square to the bottom left", ["place"]),
     (RINGS, scene("snow", tl="large red ring", bl="large red ring"),
-     "move the top right ring to the bottom left", ["place"]),
+     "at the top right move the ring to the bottom left", ["place"]),
     (RINGS, scene("snow", bl="large red ring", br="large red ring"),
-     "move the top left ring to the bottom left and move the top right ring to the bottom right", ["place"]),
+     "at the top left move the ring to the bottom left "
+     "and at the top right move the ring to the bottom right", ["place"]),
 ]  # fmt: skip
 
 
