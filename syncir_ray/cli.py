@@ -75,7 +75,7 @@ class Miniworld:
 
     out: str
     """Folder, local or s3://. Its scenes.jsonl is what `synthesize --images` takes."""
-    images: int = 600
+    images: int = 300
     """How many."""
     seed: int = 0
     """Another seed, other images."""
