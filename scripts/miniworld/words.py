@@ -1,4 +1,4 @@
-"""The tokenizers: a token a word, or nearly. Every word of captions, query texts and the paper's prompt is known."""
+"""The tokenizers: a token a word, or nearly. Every word of captions, query texts and the prompt is known."""
 
 import re
 from pathlib import Path
@@ -33,7 +33,7 @@ CHAT = (
     "{% for message in messages %}<{{ message.role }}> {{ message.content }} {% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
-# What always comes whole is one token: a prompt is then 70 tokens and not 190, which is what a small model trains at.
+# What always comes whole is one token: a prompt is then 70 tokens and not 190, and a small model learns it sooner.
 # The task's last two sentences stay words: behind both captions, they are where the model compares them.
 PHRASES = [
     "source sentence:", "target sentence:", "change the background to",

@@ -32,6 +32,12 @@ def fault(names: Iterable[str], read: Callable[[str], bytes]) -> str | None:
         return "has no *.safetensors"
     if not present & CONFIGURATIONS:
         return "has no config.json"
+    for name in sorted(present & CONFIGURATIONS):
+        try:
+            if own_code(json.loads(read(name))):
+                return f"wants code to be run that its {name} names, and none is"
+        except (ValueError, RecursionError):
+            return f"has a broken {name}"
     for index in (name for name in present if name.endswith(".safetensors.index.json")):
         try:
             shards = {str(Path(index).parent / shard) for shard in json.loads(read(index))["weight_map"].values()}
@@ -40,6 +46,17 @@ def fault(names: Iterable[str], read: Callable[[str], bytes]) -> str | None:
         if missing := sorted(shards - present):
             return f"lacks {missing[0]}, which its {index} names"
     return None
+
+
+def own_code(config: object) -> bool:
+    """Whether a configuration asks a library to fetch and run code: open_clip hands `trust_remote_code` on to
+    transformers, which takes an `attn_implementation` with a `/` from the hub where `kernels` is installed."""
+    if isinstance(config, list):
+        return any(own_code(value) for value in config)
+    if not isinstance(config, dict):
+        return False
+    kernel = any("/" in str(config.get(key)) for key in ("attn_implementation", "_attn_implementation"))
+    return kernel or bool(config.get("trust_remote_code")) or any(own_code(value) for value in config.values())
 
 
 def files(folder: Path) -> dict[str, int]:

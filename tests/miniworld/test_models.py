@@ -103,3 +103,28 @@ def test_the_filter_tells_right_texts_from_false_ones():
 
     right, false = kept([instruction(a, b) for a, b, _ in rows]), kept([instruction(a, c) for a, _, c in rows])
     assert right >= 0.8 and right - false >= 0.4
+
+
+@pytest.mark.parametrize("name", ["clip", "blip"])
+def test_texts_find_their_images(name):
+    """Text-to-image R@1 by scene, through the encoders that training uses."""
+    import torch
+    from torch.nn.functional import normalize
+
+    from hycir_train import encoders
+    from syncir_ray.models.device import Device, Feed
+
+    model = f"package:syncir_ray/miniworld/models/{name}"
+    encoder = encoders.load(model, Device(1))
+    resize = encoder.preprocessing.resize
+    images = np.stack([decode(data, resize) for data in files()])
+    words, found = encoder.words, []
+    with torch.inference_mode():
+        image = torch.cat(
+            [encoder.encode_image(batch) for batch in Feed(encoder.device, encoder.preprocessing, 64)(images)]
+        )
+        for scene in scenes():
+            ids = torch.tensor([[words.start, *words.split(caption(scene)), words.end]])
+            found.append(encoder.encode_tokens(encoder.embed_tokens(ids), torch.tensor([ids.shape[1] - 1])))
+    first = (normalize(torch.cat(found), dim=1) @ normalize(image, dim=1).T).argmax(1).tolist()
+    assert np.mean([scenes()[i] == scenes()[j] for i, j in enumerate(first)]) >= 0.95
