@@ -108,7 +108,9 @@ def _reach(address: str) -> None:
 def _pinned(config: Config, revisions: dict[str, str]) -> Config:
     """Every worker loads the revision that was looked up, from wherever it runs."""
     for stage, model in record.models(config).items():
-        if storage.is_s3(model) or weights.is_local(model):
+        if model.startswith(weights.PACKAGE):
+            pinned = model
+        elif storage.is_s3(model) or weights.is_local(model):
             pinned = storage.absolute(model)
         else:
             pinned = f"{model.partition('@')[0]}@{revisions[stage]}"
