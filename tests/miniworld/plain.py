@@ -1,5 +1,7 @@
 """An independent form of the mini world's truth: scenes as plain data, texts read by their few patterns."""
 
+import re
+
 
 def plain(scene: dict) -> dict:
     """{"background": …, place: (size, colour, shape)}"""
@@ -11,29 +13,33 @@ def after(before: dict, text: str) -> dict:
     """The plain scene that a text of `instruction` asks for."""
     gone, come = set(), {}
     for clause in text.split(" and "):
-        match clause.split():
-            case ["change", "the", "background", "to", ground]:
-                come["background"] = ground
-            case ["add", "a", size, colour, shape, "at", "the", *place]:
-                assert " ".join(place) not in before
-                come[" ".join(place)] = (size, colour, shape)
-            case ["remove", "the", up, side, shape]:
-                assert before[f"{up} {side}"][2] == shape
-                gone.add(f"{up} {side}")
-            case ["move", "the", up, side, shape, "to", "the", *place]:
-                assert before[f"{up} {side}"][2] == shape
-                gone.add(f"{up} {side}")
-                come[" ".join(place)] = before[f"{up} {side}"]
-            case ["turn", "the", up, side, _, "into", "a", shape]:
-                come[f"{up} {side}"] = (*before[f"{up} {side}"][:2], shape)
-            case ["make", "the", up, side, _, ("small" | "large") as size]:
-                come[f"{up} {side}"] = (size, *before[f"{up} {side}"][1:])
-            case ["make", "the", up, side, shape, colour]:
-                come[f"{up} {side}"] = (before[f"{up} {side}"][0], colour, shape)
-            case ["replace", "the", up, side, _, "with", "a", size, colour, shape]:
-                come[f"{up} {side}"] = (size, colour, shape)
+        if ground := re.fullmatch(r"change the background to (\w+)", clause):
+            come["background"] = ground[1]
+            continue
+        placed = re.fullmatch(r"at the (\w+ \w+) (.+)", clause)
+        assert placed, clause
+        place, was = placed[1], before.get(placed[1])
+        match placed[2].split():
+            case ["add", "a", size, colour, shape]:
+                assert was is None
+                come[place] = (size, colour, shape)
+                continue
+            case ["remove", "the", shape]:
+                gone.add(place)
+            case ["move", "the", shape, "to", "the", *to]:
+                gone.add(place)
+                come[" ".join(to)] = was
+            case ["turn", "the", shape, "into", "a", new]:
+                come[place] = (*was[:2], new)
+            case ["make", "the", shape, ("small" | "large") as size]:
+                come[place] = (size, *was[1:])
+            case ["make", "the", shape, colour]:
+                come[place] = (was[0], colour, shape)
+            case ["replace", "the", shape, "with", "a", size, colour, new]:
+                come[place] = (size, colour, new)
             case _:
                 raise AssertionError(clause)
+        assert was[2] == shape
     return {name: what for name, what in before.items() if name not in gone} | come
 
 

@@ -83,7 +83,8 @@ def test_aspects_and_shared_concepts(made):
         aspects = {"statement_with_conjunction"} if len(clauses) == 2 else set()
         for clause in clauses:
             make = "comparative_statement" if clause.endswith(("small", "large")) else "direct_addressing"
-            aspects.add(of_verb.get(clause.split()[0], make))
+            verb = clause.split()[4 if clause.startswith("at the ") else 0]  # at the top left make …
+            aspects.add(of_verb.get(verb, make))
         assert set(entry["semantic_aspects"]) == aspects <= set(circo.ASPECTS)
         assert len(entry["semantic_aspects"]) == len(aspects)
         seen.update(aspects)
