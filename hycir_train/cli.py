@@ -1,5 +1,6 @@
-"""The command line of training and evaluation: score.
+"""The command line of training and evaluation: embed, score, status.
 
+python -m hycir_train embed --images runs/coco
 python -m hycir_train score --benchmark cirr --split val --annotations CIRR --predictions recall.json
 """
 
@@ -8,10 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import tyro
+from tyro.conf import Positional
 
+from hycir_train import embed
 from hycir_train.benchmarks import load
 from hycir_train.benchmarks.fashioniq import Category
+from syncir_ray import storage
+from syncir_ray.config import Pool, check_pool
 from syncir_ray.errors import UserError
+from syncir_ray.run import Run
 
 
 @dataclass(frozen=True)
@@ -31,10 +37,39 @@ class Score:
     """Print the figures also as one JSON object, on the last line."""
 
 
-COMMANDS: dict[str, Callable[..., Score]] = {"score": Score}
+@dataclass(frozen=True)
+class Embed:
+    """Compute the image features of a frozen encoder, once. The same command again continues what was stopped."""
+
+    images: str
+    """A run of `synthesize`; or a folder, s3:// prefix, table with a `uri` column, .tar or folder of .tar."""
+    encoder: str = embed.ENCODER
+    """`name:tag` of open_clip, a hub id, a local folder, or an s3:// folder."""
+    out: str = ""
+    """Directory of the features, local or s3://. Default, of a run: <run>/embed."""
+    root: str = ""
+    """What a table's relative uris are relative to. Default: the table's folder."""
+    rows: int = embed.Embed.rows
+    """Images of one unit of work: what is lost when a process dies, and lies in memory as pixels."""
+    pool: Pool = embed.Embed.pool
+    """The actors that hold the encoder."""
+    retry_failed: bool = False
+    """Do the images that failed again."""
 
 
-def parse(arguments: list[str]) -> Score:
+@dataclass(frozen=True)
+class Status:
+    """Print the ledger of a directory of `embed`; exit status 1 if it does not sum."""
+
+    place: Positional[str]
+    """The directory, local or s3://."""
+
+
+Command = Embed | Score | Status
+COMMANDS: dict[str, Callable[..., Command]] = {"embed": Embed, "score": Score, "status": Status}
+
+
+def parse(arguments: list[str]) -> Command:
     """The command of a command line."""
     return tyro.extras.subcommand_cli_from_dict(
         COMMANDS,
@@ -44,11 +79,36 @@ def parse(arguments: list[str]) -> Score:
     )
 
 
+def settle(command: Embed) -> tuple[str, embed.Config]:
+    """The directory and the configuration of a command, its addresses made absolute.
+
+    Raises:
+        UserError: something is missing or cannot be.
+    """
+    if command.rows < 1:
+        raise UserError(f"--rows must be at least 1, not {command.rows}")
+    check_pool(command.pool, "--pool")
+    source = embed.source(command.images, command.root)
+    out = command.out or (storage.join(source.images, "embed") if source.seal else "")
+    if not out:
+        raise UserError(f"--out is missing: {command.images} is no run, so name a directory, local or s3://")
+    settings = embed.Embed(command.encoder, command.rows, pool=command.pool)
+    return storage.absolute(out), embed.Config(source, settings)
+
+
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command. Exit status: 0 done, 2 the command or its surroundings are wrong."""
+    """Run one command. Exit status: 0 done, 1 it did not work out, 2 the command or its surroundings are wrong."""
     # What a command needs is imported where it runs: `score` starts without what training takes.
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        command = parse(sys.argv[1:] if arguments is None else arguments)
+        command = parse(arguments)
+        if isinstance(command, Embed):
+            again = ["python", "-m", "hycir_train", *arguments]
+            sys.exit(embed.embed(*settle(command), command.retry_failed, again))
+        if isinstance(command, Status):
+            from syncir_ray.ledger import tell
+
+            sys.exit(tell(embed.lines_of(Run(storage.absolute(command.place)))))
         from hycir_train.score import score
 
         benchmark = load.load(command.benchmark, command.annotations, command.split, command.category)

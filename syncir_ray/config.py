@@ -221,12 +221,22 @@ def from_yaml(base: Config, path: str) -> Config:
 OPERATIONAL = ("pool", "url", "tries", "parallel")
 
 
-def method(config: Config) -> dict[str, dict[str, Any]]:
+def method(config: Any) -> dict[str, dict[str, Any]]:
     """The fields that decide what a run yields, by stage."""
     return {
         stage: {name: value for name, value in section.items() if name not in OPERATIONAL}
         for stage, section in asdict(config).items()
     }
+
+
+def check_pool(pool: Pool, name: str) -> None:
+    """Refuse a pool that cannot be.
+
+    Raises:
+        UserError: with what it needs.
+    """
+    if not (1 <= pool.min <= pool.max and pool.batch >= 1 and pool.gpus >= 0 and pool.cpus > 0):
+        raise UserError(f"{name}: needs 1 <= min <= max, batch >= 1, gpus >= 0, cpus > 0, not {pool}")
 
 
 def check(config: Config) -> None:
@@ -243,9 +253,8 @@ def check(config: Config) -> None:
             raise UserError(f"{stage}.model is empty: name a hub id, a folder or an s3:// folder")
         if getattr(section, "rows", 1) < 1:
             raise UserError(f"{stage}.rows must be at least 1, not {section.rows}")
-        pool = getattr(section, "pool", None)
-        if pool and not (1 <= pool.min <= pool.max and pool.batch >= 1 and pool.gpus >= 0 and pool.cpus > 0):
-            raise UserError(f"{stage}.pool: needs 1 <= min <= max, batch >= 1, gpus >= 0, cpus > 0, not {pool}")
+        if hasattr(section, "pool"):
+            check_pool(section.pool, f"{stage}.pool")
     if config.queries.begin and config.queries.engine == "openai":
         raise UserError("queries.begin: an OpenAI server cannot be told how to begin; --queries.begin ''")
     pairs = config.pairs

@@ -9,7 +9,7 @@ import struct
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any, Literal, cast, get_args
 
@@ -30,7 +30,8 @@ MAX_PIXELS = 89_478_485
 
 Mode = Literal["crop", "squash"]
 Resample = Literal["bilinear", "bicubic", "lanczos"]
-# The output's (width, height), and the (left, top, right, bottom) of the source that it shows, in pixels.
+# The output's (width, height), and the (left, top, right, bottom) of the source that it shows, in pixels; what
+# lies outside of the source is black.
 Placed = tuple[tuple[int, int], tuple[float, float, float, float]]
 
 # By class, not by Image.open: no other plugin is ever asked (EPS starts Ghostscript), and it may not warn.
@@ -71,22 +72,30 @@ class Resize:
 
     `mode` "crop": resized, aspect kept, to just cover round((height, width) / crop_pct), the longer side
     rounded down, and the centre cropped. "squash": resized to (height, width) whatever the aspect.
-    `resample`: Pillow's antialiased filter of that name. Raises ValueError."""
+    `resample`: Pillow's antialiased filter of that name. `pad`: before all that, a picture whose sides have a
+    larger ratio is padded to this one, black on both sides of the shorter; 0: none is. Raises ValueError."""
 
     height: int
     width: int
     mode: Mode = "crop"
     crop_pct: float = 1.0
     resample: Resample = "bilinear"
+    pad: float = 0.0
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1 or not 0 < self.crop_pct <= 1:
             raise ValueError(f"need height, width >= 1 and 0 < crop_pct <= 1: {self}")
+        if not (self.pad == 0 or self.pad >= 1):
+            raise ValueError(f"need pad 0 or >= 1: {self}")
         if self.mode not in get_args(Mode) or self.resample not in get_args(Resample):
             raise ValueError(f"unknown mode or resample: {self}")
 
     def plan(self, width: int, height: int) -> Placed:
         """Resize-then-crop as crop-then-resize: the long side of a 1 x 100000 image is never scaled up."""
+        if self.pad:
+            x, y = (max(0, int((max(width, height) / self.pad - side) / 2)) for side in (width, height))
+            size, box = replace(self, pad=0.0).plan(width + 2 * x, height + 2 * y)
+            return size, (box[0] - x, box[1] - y, box[2] - x, box[3] - y)
         if self.mode == "squash":
             return (self.width, self.height), (0, 0, width, height)
         wide, high = round(self.width / self.crop_pct), round(self.height / self.crop_pct)
@@ -155,9 +164,23 @@ def _render(image: ImageFile, plan: Callable[[int, int], Placed], resample: Imag
     drafted = image.draft(None, (math.ceil(enough[0]), math.ceil(enough[1])))  # JPEG's; None from others
     scale = drafted[1][2] / width if drafted else 1.0  # 1, 1/2, 1/4 or 1/8
     box = left * scale, top * scale, right * scale, bottom * scale
-    small = _flat(image).resize(size, resample, box, _REDUCING_GAP).convert("RGB")
+    small = _shown(_flat(image), size, box, resample)
     pixels = np.asarray(small)[:: -1 if mirror_y else 1, :: -1 if mirror_x else 1]
     return np.array(pixels.swapaxes(0, 1) if swap else pixels, order="C")  # owned: torch wants it writable
+
+
+def _shown(
+    image: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float], resample: Image.Resampling
+) -> Image.Image:
+    """`box` of the image at `size`, as RGB; what lies outside of the image is black."""
+    left, top = math.floor(box[0]), math.floor(box[1])
+    right, bottom = math.ceil(box[2]), math.ceil(box[3])
+    if min(left, top) < 0 or right > image.width or bottom > image.height:
+        if (right - left) * (bottom - top) > MAX_PIXELS:
+            raise BadImage("too many pixels")
+        image = image.crop((left, top, right, bottom))  # beyond its edges Pillow puts black
+        box = box[0] - left, box[1] - top, box[2] - left, box[3] - top
+    return image.resize(size, resample, box, _REDUCING_GAP).convert("RGB")
 
 
 def _flat(image: ImageFile) -> Image.Image:

@@ -4,14 +4,14 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Generic
 
 import numpy as np
 import pyarrow.compute as pc
 
 from syncir_ray import carry, storage
-from syncir_ray.config import Config
 from syncir_ray.lease import LOST, LostLease
-from syncir_ray.placement import Place
+from syncir_ray.placement import C, Place
 from syncir_ray.progress import Screen
 from syncir_ray.run import Run, Seal, Unit
 from syncir_ray.schemas import FAILED
@@ -23,13 +23,13 @@ WAITING = 16  # threads that read what a unit's ids are, or write units without 
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(Generic[C]):
     """One command on one run."""
 
     run: Run
-    place: Callable[[], Place]
+    place: Callable[[], Place[C]]
     """Starts or joins Ray at its first call, and fits the pools to it: a finished run needs neither."""
-    config: Config
+    config: C
     screen: Screen
     lost: threading.Event
     retry: bool
@@ -40,7 +40,7 @@ class Job:
         name: str,
         units: dict[Unit, int],
         ids: Callable[[Unit], np.ndarray],
-        operators: Callable[[Place], Sequence[Operator]],
+        operators: Callable[[Place[C]], Sequence[Operator]],
         finish: Finish,
         key: str,
         total: int,

@@ -34,26 +34,22 @@ class Line:
 def ledger(run: Run, config: dict) -> list[Line]:
     """The ledger of a run; reads seals, and footers of what is not sealed, never rows."""
     manifest = run.seal("manifest")
-    lines = []
-    if manifest:
-        rows = manifest.facts["source_rows"]
-        lines.append(Line("manifest", "rows", rows, manifest.counts, 0, True))
-    else:
-        lines.append(Line("manifest", "rows", None, Counts(), 0, False))
+    lines = [listed(manifest)]
     images = manifest.rows if manifest else None
     for stage, table in (("features", "features"), ("pairs", "groups"), ("captions", "captions")):
         expected = split(images, config[stage]["rows"]) if images is not None else None
         sizes = {unit: unit.count for unit in expected} if expected is not None else None
-        lines.append(_line(run, stage, table, "images", images, sizes))
+        lines.append(count(run, stage, table, "images", images, sizes))
     prompts, pairs = run.seal("prompts"), run.seal("pairs")
     total = pairs.rows if pairs else None
     for stage in ("queries", "triplets"):
         sizes = prompts.sizes if prompts else None
-        lines.append(_line(run, stage, stage, "pairs", total, sizes))
+        lines.append(count(run, stage, stage, "pairs", total, sizes))
     return lines
 
 
-def _line(run: Run, stage: str, table: str, unit: str, rows: int | None, sizes: dict[Unit, int] | None) -> Line:
+def count(run: Run, stage: str, table: str, unit: str, rows: int | None, sizes: dict[Unit, int] | None) -> Line:
+    """The line of one table, counted: `sizes` are the rows of each of its units, None while nobody knows them."""
     seal: Seal | None = run.seal(table)
     if seal:
         return Line(stage, unit, rows, seal.counts, 0, True)
@@ -66,6 +62,13 @@ def _line(run: Run, stage: str, table: str, unit: str, rows: int | None, sizes: 
     return Line(stage, unit, rows, counts, missing, False)
 
 
+def listed(manifest: Seal | None) -> Line:
+    """The line of the manifest, given its seal: what became of the source's rows."""
+    if manifest is None:
+        return Line("manifest", "rows", None, Counts(), 0, False)
+    return Line("manifest", "rows", manifest.facts["source_rows"], manifest.counts, 0, True)
+
+
 def show(root: str) -> int:
     """Print the ledger of a run; 0, or 1 where a stage does not sum.
 
@@ -73,7 +76,11 @@ def show(root: str) -> int:
         UserError: there is no run.
     """
     run = Run(root)
-    lines = ledger(run, record.need(run)["config"])
+    return tell(ledger(run, record.need(run)["config"]))
+
+
+def tell(lines: list[Line]) -> int:
+    """Print a ledger; 0, or 1 where a line does not sum."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("stage", "rows", "done", "filtered", "failed", "missing", "", "reasons"):
         words = column in ("stage", "", "reasons")

@@ -11,6 +11,7 @@ triplets   the pairs whose query text leads there     (BERT, cos >= 0.7)
 import numpy as np
 
 from syncir_ray import carry
+from syncir_ray.config import Config
 from syncir_ray.job import Job, every, one_each
 from syncir_ray.models import preprocessing, weights
 from syncir_ray.placement import Place
@@ -26,9 +27,9 @@ from syncir_ray.stream import Actors, Operator, Tasks
 from syncir_ray.vllm_engine import Vllm
 
 
-def synthesize(job: Job) -> None:
+def synthesize(job: Job[Config]) -> None:
     """Bring every stage of a run to its seal."""
-    manifest(job)
+    manifest(job, job.config.captions.source == "manifest")
     features(job)
     pairs(job)
     captions(job)
@@ -36,22 +37,22 @@ def synthesize(job: Job) -> None:
     triplets(job)
 
 
-def manifest(job: Job) -> None:
+def manifest(job: Job, need_captions: bool) -> None:
     seal = job.run.seal("manifest")
     if seal:
         job.screen.skipped("manifest", seal)
         return
     job.run.drop("manifest")
     with job.screen.stage("manifest", 0, 0) as line:
-        seal = manifest_stage.build(job.run, job.config.manifest, job.config.captions.source == "manifest")
+        seal = manifest_stage.build(job.run, job.config.manifest, need_captions)
         line.total = seal.counts.rows
         line.advance(seal.counts.rows, seal.counts)
 
 
-def features(job: Job) -> None:
+def features(job: Job[Config]) -> None:
     config, images = job.config.features, job.run.need("manifest").rows
 
-    def operators(place: Place) -> list[Operator]:
+    def operators(place: Place[Config]) -> list[Operator]:
         fitted = place.config.features
         resize, pool = preprocessing.read(weights.fetch(fitted.model)).resize, fitted.pool
         arguments = {"model": fitted.model, "batch": pool.batch, "threads": place.threads(pool)}
@@ -71,10 +72,10 @@ def features(job: Job) -> None:
     )
 
 
-def pairs(job: Job) -> None:
+def pairs(job: Job[Config]) -> None:
     config, images = job.config.pairs, job.run.need("manifest").rows
 
-    def operators(place: Place) -> list[Operator]:
+    def operators(place: Place[Config]) -> list[Operator]:
         fitted, threads = place.config.pairs, place.threads(place.config.pairs.pool)
         pairs_stage.prepare(job.run, fitted, threads)
         return [Actors(pairs_stage.Mine, {"run": job.run, "config": fitted, "threads": threads}, fitted.pool)]
@@ -87,7 +88,7 @@ def pairs(job: Job) -> None:
         pairs_stage.number(job.run, config.rows)
 
 
-def captions(job: Job) -> None:
+def captions(job: Job[Config]) -> None:
     config, images = job.config.captions, job.run.need("manifest").rows
     pairs = job.run.read_all("pairs", ["reference_id", "target_id"])
     wanted = captions_stage.in_pairs(pairs, images)
@@ -97,7 +98,7 @@ def captions(job: Job) -> None:
         known = carry.captions(job.run, unit)
         return asked if known is None else np.setdiff1d(asked, known["image_id"].to_numpy())
 
-    def operators(place: Place) -> list[Operator]:
+    def operators(place: Place[Config]) -> list[Operator]:
         if config.source == "manifest":
             return [Tasks(captions_stage.Copy(job.run), place.decode)]
         fitted = place.config.captions
@@ -117,12 +118,12 @@ def captions(job: Job) -> None:
     )
 
 
-def queries(job: Job) -> None:
+def queries(job: Job[Config]) -> None:
     config, total = job.config.queries, job.run.need("pairs").rows
     job.held()
     prompts = job.run.seal("prompts") or queries_stage.lay_out(job.run, config.rows)
 
-    def operators(place: Place) -> list[Operator]:
+    def operators(place: Place[Config]) -> list[Operator]:
         fitted = place.config.queries
         ask = Tasks(queries_stage.Ask(job.run), place.light)
         if config.engine == "vllm":
@@ -142,10 +143,10 @@ def queries(job: Job) -> None:
     )
 
 
-def triplets(job: Job) -> None:
+def triplets(job: Job[Config]) -> None:
     total, seal = job.run.need("pairs").rows, job.run.need("queries")
 
-    def operators(place: Place) -> list[Operator]:
+    def operators(place: Place[Config]) -> list[Operator]:
         fitted = place.config.triplets
         arguments = {"run": job.run, "config": fitted, "threads": place.threads(fitted.pool)}
         return [Actors(triplets_stage.Filter, arguments, fitted.pool)]

@@ -1,15 +1,22 @@
 """Where the models run: what the configuration asks for, fitted to the cluster that is there."""
 
 from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from syncir_ray.config import Config, Pool
+from syncir_ray.config import Pool
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+C = TypeVar("C", bound="DataclassInstance")
+"""The configuration of a run: sections by stage, some of which have a `pool`."""
 
 
 @dataclass(frozen=True)
-class Place:
+class Place(Generic[C]):
     """The resources of a run. CPU shares are fractions of Ray's logical CPUs."""
 
-    config: Config
+    config: C
     gpu: bool
     decode: float
     """CPUs of one task that reads or decodes."""
@@ -24,7 +31,7 @@ class Place:
         return max(1, round(pool.cpus) if pool.gpus else max(self.cores // pool.max, int(pool.cpus)))
 
 
-def place(config: Config, cpus: float, gpus: float, node_cpus: float) -> Place:
+def place(config: C, cpus: float, gpus: float, node_cpus: float) -> Place[C]:
     """Fit the pools to a cluster of `cpus` and `gpus`, whose largest node has `node_cpus`.
 
     Pools that ask for no GPU stay as they are, on a node that can hold them. Without a GPU in the cluster, each
@@ -32,10 +39,9 @@ def place(config: Config, cpus: float, gpus: float, node_cpus: float) -> Place:
     where threads of one actor would wait for each other whenever a decoder takes a core. The language model and
     the pair search keep one actor with all threads: one engine batches better than two.
     """
-    pools = {
-        f.name: getattr(config, f.name).pool for f in fields(config) if hasattr(getattr(config, f.name), "pool")
-    }
-    if config.queries.engine == "openai":
+    sections = {f.name: getattr(config, f.name) for f in fields(config)}
+    pools = {name: section.pool for name, section in sections.items() if hasattr(section, "pool")}
+    if getattr(sections.get("queries"), "engine", "") == "openai":
         pools["queries"] = replace(pools["queries"], gpus=0.0)  # it waits for a server that has the GPU
     if gpus and any(pool.gpus for pool in pools.values()):
         # A decode task works a core; a write waits for the storage.
@@ -68,5 +74,5 @@ def _whole_node(pool: Pool, node_cpus: float) -> Pool:
     return replace(pool, cpus=min(pool.cpus, max(1.0, node_cpus - 1)))
 
 
-def _with(config: Config, pools: dict[str, Pool]) -> Config:
+def _with(config: C, pools: dict[str, Pool]) -> C:
     return replace(config, **{name: replace(getattr(config, name), pool=pool) for name, pool in pools.items()})

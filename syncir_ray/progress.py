@@ -15,7 +15,8 @@ from syncir_ray.run import Counts, Seal
 
 # A log file gets a line this often; a terminal is redrawn as units arrive.
 LOG_EVERY = 10.0
-WORDS = {"groups": "pairs"}  # the ledger of the pairs stage is that of its groups
+# Tables that are not called as their stage is: the ledger of the pairs stage is that of its groups.
+STAGES = {"groups": "pairs", "embeddings": "embed"}
 
 
 @dataclass
@@ -30,6 +31,10 @@ class Progress:
     rows: int = 0
     counts: Counts = field(default_factory=Counts)
     end: float | None = None
+
+    @property
+    def stage(self) -> str:
+        return STAGES.get(self.name, self.name)
 
     def advance(self, rows: int, counts: Counts) -> None:
         """Another unit of `rows` rows is committed."""
@@ -50,7 +55,7 @@ class Progress:
             parts.append(f"{rate:,.1f} rows/s")
             if done < self.total:
                 parts.append(f"{clock((self.total - done) / rate)} left")
-        return f"{WORDS.get(self.name, self.name):<9} {' · '.join(parts)}"
+        return f"{self.stage:<9} {' · '.join(parts)}"
 
 
 def clock(seconds: float) -> str:
@@ -73,7 +78,7 @@ class Screen:
         self.console.print(Text(text))
 
     def skipped(self, name: str, seal: Seal) -> None:
-        self.say(f"{WORDS.get(name, name):<9} {seal.counts.rows:,} rows, finished before")
+        self.say(f"{STAGES.get(name, name):<9} {seal.counts.rows:,} rows, finished before")
 
     @contextmanager
     def stage(self, name: str, total: int, before: int) -> Iterator[Progress]:
@@ -87,7 +92,7 @@ class Screen:
                 yield progress
         else:
             if before:
-                self.say(f"{WORDS.get(name, name):<9} {before:,}/{total:,} rows finished before")
+                self.say(f"{progress.stage:<9} {before:,}/{total:,} rows finished before")
             yield progress
         progress.end = time.monotonic()
         self.say(f"{progress.text()} · {clock(progress.seconds)}")
@@ -97,8 +102,9 @@ class Screen:
         table = Table(title=None, show_edge=False, pad_edge=False, box=None, header_style="bold")
         for column in ("stage", "rows", "done", "filtered", "failed", "rows/s", "model s", "wall"):
             table.add_column(column, justify="left" if column == "stage" else "right")
+        ran = {progress.stage: progress for progress in self.ran.values()}
         for line in lines:
-            progress = self.ran.get("groups" if line.stage == "pairs" else line.stage)
+            progress = ran.get(line.stage)
             counts = line.counts
             row = [line.stage, f"{line.rows or 0:,}", f"{counts.done:,}"]
             row += [f"{sum(reasons.values()):,}" for reasons in (counts.filtered, counts.failed)]

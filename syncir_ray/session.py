@@ -8,15 +8,14 @@ from typing import Any
 
 import ray
 
-from syncir_ray.config import Config
 from syncir_ray.errors import UserError
-from syncir_ray.placement import Place, place
+from syncir_ray.placement import C, Place, place
 
 # Tokenizers would start threads beside ours, and warn when Ray forks.
 ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false"}
 
 
-def start(config: Config) -> Place:
+def start(config: C) -> Place[C]:
     """Start or join Ray and fit the run to it.
 
     Raises:

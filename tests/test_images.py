@@ -157,6 +157,25 @@ def test_small_and_narrow(width: int, height: int, to: Resize) -> None:
     check(encode(truth, "PNG"), Image.fromarray(truth), to, mean=1.0, most=12)
 
 
+@pytest.mark.parametrize("width, height", [(150, 100), (100, 150), (124, 100), (400, 31), (31, 400), (1, 3000)])
+@pytest.mark.parametrize("to", [Resize(32, 32, resample="bicubic", pad=1.25), Resize(24, 40, "squash", pad=1.25)])
+def test_padded_to_a_ratio(width: int, height: int, to: Resize) -> None:
+    """As SEARLE's TargetPad, written out: black on both sides of the shorter side, then resized and cropped."""
+    truth = picture(width, height)[..., :3]
+    wanted = max(width, height) / 1.25
+    x, y = max(0, int((wanted - width) / 2)), max(0, int((wanted - height) / 2))
+    padded = np.pad(truth, ((y, y), (x, x), (0, 0)))
+    pixels = decode(encode(truth, "PNG"), to).astype(int)
+    off = np.abs(pixels - slow(Image.fromarray(padded), to))
+    assert off.mean() <= 0.5 and off.max() <= 8
+    assert (pixels[0] == 0).all() == (y > 0) or to.mode == "crop"
+
+
+def test_a_picture_too_narrow_to_pad_in_memory() -> None:
+    narrow = encode(np.full((60_000, 1, 3), 200, np.uint8), "PNG")
+    assert reason(narrow) == "" and reason(narrow, Resize(32, 32, pad=1.25)) == "too many pixels"
+
+
 def test_draft_serves_and_never_goes_below_need(monkeypatch: pytest.MonkeyPatch) -> None:
     scales = []
     plain = JpegImageFile.draft
@@ -327,7 +346,7 @@ def test_thumbnail() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"height": 0}, {"width": -1}, {"crop_pct": 0}, {"crop_pct": 1.1}, {"mode": "fit"}]
+    "wrong", [{"height": 0}, {"width": -1}, {"crop_pct": 0}, {"crop_pct": 1.1}, {"mode": "fit"}, {"pad": 0.5}]
 )
 def test_resize_refuses_nonsense(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError):

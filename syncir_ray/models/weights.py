@@ -73,6 +73,15 @@ def fetch(model: str) -> Path:
     return hub.cached(model) or hub.downloaded(model)
 
 
+def pinned(model: str, revision: str) -> str:
+    """The name by which any worker, wherever it runs, loads what `check` gave this revision of."""
+    if model.startswith(PACKAGE):
+        return model
+    if storage.is_s3(model) or is_local(model):
+        return storage.absolute(model)
+    return f"{model.partition('@')[0]}@{revision}"
+
+
 def _folder(model: str) -> Path:
     folder = _packaged(model) if model.startswith(PACKAGE) else Path(model).expanduser()
     if not folder.is_dir():

@@ -1,10 +1,13 @@
 """Features: a pooled, L2-normalised vector of an ImageNet network for every image (HyCIR, "Image pair
 extraction": ResNet-152)."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pyarrow as pa
 
 from syncir_ray import schemas
+from syncir_ray.images import Resize
 from syncir_ray.models import preprocessing, weights
 from syncir_ray.run import Run, Unit
 from syncir_ray.stages.account import account, each, failed, merge, of_same_unit, spend
@@ -25,25 +28,37 @@ class Embed:
         self.model = Backbone(folder, batch, threads)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        rows, pixels = good(table, self.resize)
-        outputs, seconds = each(self.model, pixels)
-        outcomes = outcomes_of(table)
-        matrix = np.zeros((table.num_rows, self.model.width), np.float16)
-        missing = np.ones(table.num_rows, bool)
-        for row, output in zip(rows, outputs, strict=True):
-            if isinstance(output, Exception):
-                outcomes[row] = failed("model error", f"{type(output).__name__}: {output}")
-            elif not np.isfinite(output).all():
-                outcomes[row] = failed("feature is not finite")
-            else:
-                matrix[row], missing[row] = output, False
-        feature = pa.FixedSizeListArray.from_arrays(
-            pa.array(matrix.reshape(-1)), self.model.width, mask=pa.array(missing)
-        )
-        result = pa.table(
-            [table["image_id"], feature, *account(outcomes)], schema=schemas.features(self.model.width)
-        )
-        return spend(of_same_unit(result, table), seconds, len(rows))
+        return seen(table, self.resize, self.model, schemas.features(self.model.width))
+
+
+def seen(
+    table: pa.Table, resize: Resize, model: Callable[[np.ndarray], np.ndarray], schema: pa.Schema
+) -> pa.Table:
+    """What a model makes of the pixels of a unit, as rows of `schema`: image_id, its column of float16 vectors,
+    status, reason, detail.
+
+    Args:
+        model: (n, height, width, 3) uint8, n >= 1 -> (n, width of the column).
+    """
+    rows, pixels = good(table, resize)
+    outputs, seconds = each(model, pixels)
+    outcomes = outcomes_of(table)
+    width = schema.field(1).type.list_size
+    matrix = np.zeros((table.num_rows, width), np.float16)
+    missing = np.ones(table.num_rows, bool)
+    for row, output in zip(rows, outputs, strict=True):
+        if isinstance(output, Exception):
+            outcomes[row] = failed("model error", f"{type(output).__name__}: {output}")
+            continue
+        with np.errstate(over="ignore"):  # beyond 65,504 it is infinite, and told as that
+            vector = np.asarray(output).astype(np.float16)
+        if not np.isfinite(vector).all():
+            outcomes[row] = failed("feature is not finite")
+        else:
+            matrix[row], missing[row] = vector, False
+    column = pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), width, mask=pa.array(missing))
+    result = pa.table([table["image_id"], column, *account(outcomes)], schema=schema)
+    return spend(of_same_unit(result, table), seconds, len(rows))
 
 
 def finish(run: Run, unit: Unit, items: pa.Table, before: pa.Table | None) -> pa.Table:
