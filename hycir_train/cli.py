@@ -1,19 +1,22 @@
-"""The command line of training and evaluation: embed, score, status.
+"""The command line of training and evaluation: embed, train, score, status.
 
 python -m hycir_train embed --images runs/coco
+python -m hycir_train train --triplets runs/coco --out models/coco
 python -m hycir_train score --benchmark cirr --split val --annotations CIRR --predictions recall.json
 """
 
+import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import tyro
 from tyro.conf import Positional
 
-from hycir_train import embed
+from hycir_train import embed, launch
 from hycir_train.benchmarks import load
 from hycir_train.benchmarks.fashioniq import Category
+from hycir_train.settings import Settings
 from syncir_ray import storage
 from syncir_ray.config import Pool, check_pool
 from syncir_ray.errors import UserError
@@ -57,6 +60,28 @@ class Embed:
     """Do the images that failed again."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Train(Settings):
+    """Train a mapping network on triplets and unlabelled images. The same command again continues it."""
+
+    triplets: str
+    """Run directory of `synthesize`, local or s3://."""
+    out: str
+    """Folder of the model, local or s3://."""
+    features: str = ""
+    """Directory of `embed` of the run's images. Default: <triplets>/embed."""
+    unlabelled: str = ""
+    """Directory of `embed` of the unlabelled images. Default: that of the features, all of them."""
+    encoder: str = ""
+    """The frozen encoder, if it no longer lies where the features' own record says; must be the same one."""
+    workers: str = "1"
+    """How many, a GPU each where there is one; or least:most, as many as there is room for while it runs."""
+    tensorboard: str = ""
+    """Folder for TensorBoard, local or s3://."""
+    wandb: str = ""
+    """Project of Weights & Biases."""
+
+
 @dataclass(frozen=True)
 class Status:
     """Print the ledger of a directory of `embed`; exit status 1 if it does not sum."""
@@ -65,8 +90,13 @@ class Status:
     """The directory, local or s3://."""
 
 
-Command = Embed | Score | Status
-COMMANDS: dict[str, Callable[..., Command]] = {"embed": Embed, "score": Score, "status": Status}
+Command = Embed | Train | Score | Status
+COMMANDS: dict[str, Callable[..., Command]] = {
+    "embed": Embed,
+    "train": Train,
+    "score": Score,
+    "status": Status,
+}
 
 
 def parse(arguments: list[str]) -> Command:
@@ -96,6 +126,30 @@ def settle(command: Embed) -> tuple[str, embed.Config]:
     return storage.absolute(out), embed.Config(source, settings)
 
 
+def settle_training(command: Train) -> launch.Command:
+    """The command with its defaults, its addresses made absolute.
+
+    Raises:
+        UserError: --workers is no number and no range.
+    """
+    match = re.fullmatch(r"(\d{1,6})(?::(\d{1,6}))?", command.workers)
+    if match is None:
+        raise UserError(f"--workers {command.workers}: a number, or least:most")
+    triplets = storage.absolute(command.triplets)
+    features = storage.absolute(command.features or storage.join(triplets, "embed"))
+    return launch.Command(
+        triplets,
+        storage.absolute(command.out),
+        features,
+        storage.absolute(command.unlabelled) if command.unlabelled else features,
+        command.encoder,
+        (int(match[1]), int(match[2] or match[1])),
+        storage.absolute(command.tensorboard) if command.tensorboard else "",
+        command.wandb,
+        Settings(**{field.name: getattr(command, field.name) for field in fields(Settings)}),
+    )
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run one command. Exit status: 0 done, 1 it did not work out, 2 the command or its surroundings are wrong."""
     # What a command needs is imported where it runs: `score` starts without what training takes.
@@ -105,6 +159,8 @@ def main(arguments: list[str] | None = None) -> None:
         if isinstance(command, Embed):
             again = ["python", "-m", "hycir_train", *arguments]
             sys.exit(embed.embed(*settle(command), command.retry_failed, again))
+        if isinstance(command, Train):
+            sys.exit(launch.launch(settle_training(command), ["python", "-m", "hycir_train", *arguments]))
         if isinstance(command, Status):
             from syncir_ray.ledger import tell
 

@@ -2,10 +2,10 @@
 
 from torch import Tensor, nn
 
+from hycir_train.settings import MOST, Settings
 from syncir_ray.errors import UserError
 
-HIDDEN, DROPOUT = 512, 0.1
-MOST = 8  # HyCIR, Table 4, sweeps 1 to 8
+HIDDEN = 512
 
 
 class Mapping(nn.Module):
@@ -20,7 +20,13 @@ class Mapping(nn.Module):
         UserError: another number of tokens.
     """
 
-    def __init__(self, feature_width: int, token_width: int, tokens: int = 4, dropout: float = DROPOUT) -> None:
+    def __init__(
+        self,
+        feature_width: int,
+        token_width: int,
+        tokens: int = Settings.tokens,
+        dropout: float = Settings.dropout,
+    ) -> None:
         super().__init__()
         if not 1 <= tokens <= MOST:
             raise UserError(f"an image becomes 1 to {MOST} pseudo-tokens, not {tokens}")

@@ -93,6 +93,14 @@ def _holds(run: Run, number: int, token: str) -> bool:
     return max(_numbers(run), default=0) == number and (_read(run, number) or {}).get("token") == token
 
 
+def holder(run: Run) -> str:
+    """The token of who holds the run; empty where nobody does. Workers may outlive their driver for a while: those
+    that write look whether it still holds."""
+    last = max(_numbers(run), default=0)
+    held = _read(run, last) if last else None
+    return str((held or {}).get("token", ""))
+
+
 def _who(held: dict[str, Any]) -> str:
     since = datetime.fromtimestamp(held.get("since", 0), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     return f"pid {held.get('pid')} on {held.get('host')} since {since}"

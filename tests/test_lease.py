@@ -56,6 +56,18 @@ def test_a_second_driver_is_refused_with_who_and_since_when(run):
         pass
 
 
+def test_who_holds(run):
+    assert lease.holder(run) == ""
+    with hold(run):
+        first = lease.holder(run)
+        assert first and lease.holder(run) == first
+        elsewhere(run, 9)
+        assert lease.holder(run) == "t"
+        storage.delete(run.at("lease", "9.json"))
+    with hold(run):
+        assert lease.holder(run) not in ("", first)
+
+
 def test_a_lease_given_back_leaves_nothing(tmp_path):
     with pytest.raises(ValueError), hold(Run(str(tmp_path))):
         raise ValueError

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from hycir_train import encoders
 from hycir_train.compose import query
 from hycir_train.fast_text import Composer
-from hycir_train.losses import contrastive, triplet, zs_cir
+from hycir_train.losses import contrastive, share, triplet, zs_cir
 from hycir_train.mapping import Mapping
 from syncir_ray.errors import UserError
 from syncir_ray.models.device import Device
@@ -67,17 +67,16 @@ def test_mapping_has_the_layers_of_pic2word() -> None:
 
 
 def gradients(folder: Path, workers: int, rank: int) -> dict[str, torch.Tensor]:
-    """Of a mapping network, from this worker's rows of a batch of 12 + 6; the losses beside them."""
+    """Of a mapping network, from this worker's rows of a batch of 12 + 5; the losses beside them."""
     torch.manual_seed(0)
     encoder = encoders.load(str(folder), Device(1))
     mapping = Mapping(encoder.feature_width, encoder.token_width, 2).eval()
     images, references, targets = torch.randn(3, 12, encoder.feature_width)
     queries = [query(encoder.words, text) for text in TEXTS]
-    own = slice(rank * 12 // workers, (rank + 1) * 12 // workers)
-    pairs = slice(rank * 6 // workers, (rank + 1) * 6 // workers)
+    own, pairs = share(12, rank, workers), share(5, rank, workers)
     compose = Composer(encoder, DistributedDataParallel(mapping) if workers > 1 else mapping)
     alone = zs_cir(compose, images[own], encoder.scale)
-    composed = triplet(compose, references[:6][pairs], queries[pairs], targets[:6][pairs], encoder.scale)
+    composed = triplet(compose, references[pairs], queries[pairs], targets[pairs], encoder.scale, 5)
     (alone + composed).backward()
     losses = {"zs_cir": alone.detach(), "triplet": composed.detach()}
     return losses | {name: weight.grad for name, weight in mapping.named_parameters() if weight.grad is not None}
