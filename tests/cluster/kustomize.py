@@ -1,4 +1,4 @@
-"""Kustomize, as far as cluster/kubernetes uses it: resources, images, patches, replacements, namespace."""
+"""Kustomize, as far as cluster/ uses it: resources, config maps, images, patches, replacements, namespace."""
 
 import copy
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 KNOWN = {"apiVersion", "kind", "namespace", "resources", "images", "patches", "replacements"}
+KNOWN |= {"configMapGenerator", "generatorOptions"}
 Resource = dict[str, Any]
 
 
@@ -22,7 +23,9 @@ def build(folder: Path) -> list[Resource]:
     if unknown := spec.keys() - KNOWN:
         raise ValueError(f"{folder}: {unknown} is not known to this test's Kustomize")
     resources: list[Resource] = []
-    for name in spec["resources"]:
+    for made in spec.get("configMapGenerator", []):
+        resources.append(_config_map(folder, made, spec["generatorOptions"]))
+    for name in spec.get("resources", []):
         at = folder / name
         resources += build(at) if at.is_dir() else list(yaml.safe_load_all(at.read_text()))
     for patch in spec.get("patches", []):
@@ -55,6 +58,14 @@ def build(folder: Path) -> list[Resource]:
                         place = place[step]
                     place[last] = copy.deepcopy(source)
     return resources
+
+
+def _config_map(folder: Path, made: Resource, options: Resource) -> Resource:
+    if not options["disableNameSuffixHash"] or made.keys() != {"name", "files"}:
+        raise ValueError(f"{folder}: only plain files under a plain name are known to this test's Kustomize")
+    data = {name: (folder / name).read_text() for name in made["files"]}
+    metadata = {"name": made["name"], "labels": options.get("labels", {})}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
 
 
 def _targets(resources: list[Resource], wanted: Resource) -> list[Resource]:

@@ -17,7 +17,7 @@ from tests.cluster import kustomize
 FOLDER = Path(__file__).parents[2] / "cluster" / "kubernetes"
 SCHEMAS = Path(__file__).parent / "schemas"
 OVERLAYS = ["gpu", "local"]
-CUSTOM = ["RayCluster", "RayJob", "ServiceMonitor"]
+CUSTOM = ["RayCluster", "RayJob", "ServiceMonitor", "PrometheusRule"]
 
 
 @pytest.fixture(params=OVERLAYS)
