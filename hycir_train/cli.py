@@ -1,7 +1,8 @@
-"""The command line of training and evaluation: embed, train, score, status.
+"""The command line of training and evaluation: embed, train, evaluate, score, status.
 
 python -m hycir_train embed --images runs/coco
 python -m hycir_train train --triplets runs/coco --out models/coco
+python -m hycir_train evaluate --model models/coco --benchmark cirr --annotations CIRR --images CIRR/img_raw
 python -m hycir_train score --benchmark cirr --split val --annotations CIRR --predictions recall.json
 """
 
@@ -16,6 +17,7 @@ from tyro.conf import Positional
 from hycir_train import embed, launch
 from hycir_train.benchmarks import load
 from hycir_train.benchmarks.fashioniq import Category
+from hycir_train.evaluation.settings import Settings as Evaluate
 from hycir_train.settings import Settings
 from syncir_ray import storage
 from syncir_ray.config import Pool, check_pool
@@ -90,10 +92,11 @@ class Status:
     """The directory, local or s3://."""
 
 
-Command = Embed | Train | Score | Status
+Command = Embed | Train | Evaluate | Score | Status
 COMMANDS: dict[str, Callable[..., Command]] = {
     "embed": Embed,
     "train": Train,
+    "evaluate": Evaluate,
     "score": Score,
     "status": Status,
 }
@@ -104,7 +107,7 @@ def parse(arguments: list[str]) -> Command:
     return tyro.extras.subcommand_cli_from_dict(
         COMMANDS,
         prog="python -m hycir_train",
-        description="Composed image retrieval: train a model on triplets, and score rankings.",
+        description="Composed image retrieval: train a model on triplets, evaluate it, score rankings of any.",
         args=arguments,
     )
 
@@ -165,6 +168,11 @@ def main(arguments: list[str] | None = None) -> None:
             from syncir_ray.ledger import tell
 
             sys.exit(tell(embed.lines_of(Run(storage.absolute(command.place)))))
+        if isinstance(command, Evaluate):
+            from hycir_train.evaluate import evaluate
+
+            evaluate(command, ["python", "-m", "hycir_train", *arguments])
+            return
         from hycir_train.score import score
 
         benchmark = load.load(command.benchmark, command.annotations, command.split, command.category)

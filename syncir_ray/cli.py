@@ -79,6 +79,10 @@ class Miniworld:
     """How many."""
     seed: int = 0
     """Another seed, other images."""
+    benchmark: bool = False
+    """Write a benchmark instead, for `python -m hycir_train evaluate --benchmark miniworld`."""
+    queries: int = 200
+    """How many of them the benchmark has; its images follow from them."""
 
 
 def parse(arguments: list[str]) -> Synthesize | Status | Export | Report | Truth | Miniworld:
@@ -133,6 +137,19 @@ def settle(command: Synthesize) -> tuple[str, Config]:
     return storage.absolute(command.out), replace(config, manifest=replace(manifest, images=images, root=root))
 
 
+def _miniworld(command: Miniworld) -> str:
+    """Write images or a benchmark; what to name next."""
+    out = storage.absolute(command.out)
+    if not command.benchmark:
+        from syncir_ray.miniworld.world import write as render
+
+        return render(out, command.images, command.seed)
+    from syncir_ray.miniworld.benchmark import SEED, write
+
+    found = write(out, command.queries, SEED + command.seed)
+    return f"{len(found.queries):,} queries over {len(found.images):,} images in {out}"
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run one command. Exit status: 0 done, 1 it did not work out, 2 the command or its surroundings are wrong."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -145,9 +162,7 @@ def main(arguments: list[str] | None = None) -> None:
             again = shlex.join(["python", "-m", "syncir_ray", *arguments])
             sys.exit(synthesize(out, config, command.retry_failed, again))
         if isinstance(command, Miniworld):
-            from syncir_ray.miniworld.world import write as render
-
-            print(render(storage.absolute(command.out), command.images, command.seed))
+            print(_miniworld(command))
             return
         run = storage.absolute(command.run)
         if isinstance(command, Status):

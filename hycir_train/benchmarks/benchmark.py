@@ -46,11 +46,13 @@ class Benchmark:
     """None: CIRCO's list of images is not beside its annotations."""
     category: str = ""
     """FashionIQ: dress, shirt or toptee."""
+    world: str = ""
+    """What it is made of where that is not its own photographs: miniworld."""
 
     @property
     def title(self) -> str:
-        """For messages: `cirr val`, `fashioniq val dress`."""
-        return " ".join(part for part in (self.name, self.split, self.category) if part)
+        """For messages: `cirr val`, `fashioniq val dress`, `miniworld circo val`."""
+        return " ".join(part for part in (self.world, self.name, self.split, self.category) if part)
 
     @property
     def public(self) -> bool:

@@ -24,6 +24,8 @@ from syncir_ray.miniworld.world import SCENES, png
 # The images folder of both forms. One, so that features are computed once; CIRR's list of files is relative to it.
 IMAGES = "CIRCO/COCO2017_unlabeled/unlabeled2017"
 
+SEED = 2  # of the one that figures are told of
+
 # What CIRCO calls these changes (its semantic aspects; of cardinality and viewpoint no text speaks here).
 ASPECTS = {
     "colour": "direct_addressing",
@@ -37,7 +39,7 @@ ASPECTS = {
 CONJUNCTION = "statement_with_conjunction"
 
 
-def write(folder: str, queries: int = 200, seed: int = 2) -> Composed:
+def write(folder: str, queries: int = 200, seed: int = SEED) -> Composed:
     """Render a benchmark below a folder, local or s3://, and write its annotations; the same arguments, the same
     bytes.
 

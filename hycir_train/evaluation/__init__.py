@@ -1,0 +1,1 @@
+"""What `evaluate` is made of: gallery features, composed queries, rankings, and a result that says how."""
