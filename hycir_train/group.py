@@ -107,12 +107,13 @@ def _scaling(place: "Place[Any]", workers: tuple[int, int]) -> tuple[ScalingConf
     least, most = workers
     kind = "GPU" if place.gpu else "CPU"
     there = int(ray.cluster_resources().get(kind, 0))
-    if there < least and "RAY_ADDRESS" not in os.environ:  # a cluster may grow, this machine does not
+    if there < least and not os.environ.get("RAY_ADDRESS"):  # a cluster may grow, this machine does not
         raise UserError(f"--workers {least}: this machine has {there} {kind}s")
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     able = [node for node in nodes if node.get(kind, 0) >= 1]
-    on_one = -(-most // len(able))
-    cpus = max(1, int(min(node.get("CPU", 1) for node in able)) // on_one)
+    on_one = -(-most // max(1, len(able)))
+    # Where the machines with GPUs are yet to come, one CPU is what any of them has to spare for each.
+    cpus = max(1, int(min((node.get("CPU", 1) for node in able), default=1)) // on_one)
     number: Any = most if least == most else (least, most)
     resources = {"CPU": float(cpus), **({"GPU": 1.0} if place.gpu else {})}
     scaling = ScalingConfig(num_workers=number, use_gpu=place.gpu, resources_per_worker=resources)

@@ -7,6 +7,7 @@
 on Ray.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ from hycir_train.optim import learning_rate, optimizer
 from hycir_train.recorder import Norms, Recorder
 from hycir_train.settings import Settings
 from hycir_train.watch import Line
+from syncir_ray.errors import UserError
 from syncir_ray.lease import LOST, LostLease, holder
 from syncir_ray.models.device import Device
 from syncir_ray.run import Run
@@ -61,7 +63,7 @@ def train(plan: Plan, data: Data, device: Device, tell: Tell) -> None:
 
     Raises:
         LostLease: another driver has taken the model's folder.
-        UserError: its last checkpoint is of another network.
+        UserError: its last checkpoint is of another network, or the loss is not finite.
     """
     settings, (worker, workers) = plan.settings, place()
     encoder = encoders.load(plan.encoder, device)
@@ -94,6 +96,7 @@ def train(plan: Plan, data: Data, device: Device, tell: Tell) -> None:
         if state.step % settings.checkpoint_every == 0 or state.step == settings.steps:
             if worker == 0:
                 recorder.flush()
+                _sound(state.log[-1])
                 _held(plan)
                 _checkpoint(state, checkpoints, Composer(encoder, network.eval()), data, tell)
             recorder.restart()  # what a checkpoint takes is no step's time
@@ -140,6 +143,14 @@ def _resume(state: State, checkpoints: Checkpoints) -> None:
     if found[0] is not None:
         state.restore(found[0], checkpoints.model)
         state.log = checkpoints.log(state.step) if worker == 0 else []
+
+
+def _sound(line: Line) -> None:
+    if not math.isfinite(line["loss"]):
+        raise UserError(
+            f"the loss of step {line['step']:,} is {line['loss']}: no checkpoint is written; "
+            "train anew with a lower --learning-rate, or --clip 1"
+        )
 
 
 def _held(plan: Plan) -> None:

@@ -21,6 +21,7 @@ from hycir_train.model import HyCIR
 from hycir_train.settings import Settings
 from hycir_train.train import train
 from syncir_ray import storage
+from syncir_ray.errors import UserError
 from syncir_ray.lease import LostLease, hold, holder
 from syncir_ray.models.device import Device
 from syncir_ray.run import Run
@@ -154,6 +155,12 @@ def test_stopped_anywhere_and_continued(world, undisturbed: Path, place: str, se
     held_out = [[line for line in lines if "R@1" in line] for lines in (found, log(undisturbed))]
     assert held_out[0] == held_out[1] and len(held_out[0]) == 3
     assert all(torch.equal(value, weights(undisturbed)[name]) for name, value in weights(place).items())
+
+
+def test_a_loss_that_is_not_finite_ends_it(world, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"the loss of step 4 is nan: no checkpoint is written; train anew with"):
+        fit(world, tmp_path, replace(SMALL, learning_rate=1e30, clip=0.0))
+    assert Checkpoints(str(tmp_path)).steps() == []
 
 
 def test_nothing_is_written_once_another_driver_has_the_folder(world, tmp_path: Path) -> None:
