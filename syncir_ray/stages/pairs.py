@@ -4,48 +4,37 @@ Every image seeds one group. Its near-duplicates are passed over; from the next 
 taken when its similarity to the seed differs enough from the last one taken; five taken make the group.
 """
 
-import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
-import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from syncir_ray import schemas, storage
-from syncir_ray.config import SEED, Pairs
+from syncir_ray import schemas
+from syncir_ray.config import Pairs
 from syncir_ray.run import READERS, Run, Seal, Unit, split
 from syncir_ray.stages.account import account, done, filtered, merge, spend, unit_of, with_unit
-from syncir_ray.stages.features import COLUMNS, matrix
+from syncir_ray.stages.index import LAST_LOOK, Index, load, pieces
+from syncir_ray.stages.index import prepare as prepare
 
 TAKEN = 5
 # The nine pairs of a group as ranks (reference, target), 0 the seed: a six-cycle and a star. Read off CIRR's
 # validation file, these and no others.
 NINE = ((0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 0), (0, 2), (0, 3), (0, 4))
-# Neighbours asked for at first, then four times as many for the seeds whose near-duplicates fill them. faiss
-# on a GPU gives 2,048 at most; a seed with that many near-duplicates yields no group.
-FIRST_LOOK, LAST_LOOK = 64, 2048
-INDEX = "index.faiss"
-# Cells searched of an IVF index: with 4·√N cells, 64 of them are a few per cent of the images.
-PROBES = 64
-# Training points a cell: faiss warns below 39 and ignores those above 256.
-POINTS, FEWEST_POINTS = 64, 39
+# Neighbours asked for at first, then four times as many for the seeds whose near-duplicates fill them. A seed with
+# LAST_LOOK near-duplicates yields no group.
+FIRST_LOOK = 64
 
 
-def neighbours(
-    index: faiss.Index, seeds: np.ndarray, own: np.ndarray, config: Pairs
-) -> tuple[np.ndarray, np.ndarray]:
+def neighbours(index: Index, seeds: np.ndarray, own: np.ndarray, config: Pairs) -> tuple[np.ndarray, np.ndarray]:
     """The `config.neighbours` nearest of each seed after its near-duplicates, itself left out.
 
     The search widens for the seeds whose near-duplicates fill it, and where equal similarities run across its
     end: which of them faiss then leaves out is its own affair.
 
     Args:
-        index: inner-product index of unit vectors.
+        index: of the features.
         seeds: (n, width) float32, unit length.
         own: (n,) positions of the seeds in the index.
 
@@ -124,50 +113,6 @@ def pairs(seeds: np.ndarray, members: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def pieces(run: Run, units: list[Unit]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """image_ids and features of these units of the sealed feature table, in order, a unit at a time: a million
-    features of 2,048 numbers are 8 GB, too much to hold beside an index."""
-    return (matrix(table) for table in run.tables("features", units, COLUMNS))
-
-
-def build_index(run: Run, config: Pairs, threads: int) -> faiss.Index:
-    """Of all features that are done, in order: exact up to `config.exact_up_to`, beyond that an inverted file of
-    4·√N cells, in float16. Held at once: the index, and for the second the sample its cells are made of."""
-    faiss.omp_set_num_threads(threads)
-    seal = run.need("features")
-    n, width = seal.counts.done, run.read("features", seal.units[0], ["feature"])["feature"].type.list_size
-    index: Any = faiss.IndexFlatIP(width)
-    if n > config.exact_up_to:
-        cells = max(1, min(int(4 * np.sqrt(n)), n // FEWEST_POINTS))
-        kind = faiss.ScalarQuantizer.QT_fp16
-        index = faiss.IndexIVFScalarQuantizer(index, width, cells, kind, faiss.METRIC_INNER_PRODUCT)
-        index.nprobe = PROBES
-        index.train(_sample(pieces(run, seal.units), n, min(n, POINTS * cells)))
-    for _, features in pieces(run, seal.units):
-        index.add(features)
-    return index
-
-
-def _sample(features: Iterator[tuple[np.ndarray, np.ndarray]], n: int, size: int) -> np.ndarray:
-    """`size` of the `n` features, drawn without repetition, in order."""
-    drawn = np.sort(np.random.default_rng(SEED).choice(n, size, replace=False))
-    taken, at = [], 0
-    for _, part in features:
-        low, high = np.searchsorted(drawn, [at, at + len(part)])
-        taken.append(part[drawn[low:high] - at])
-        at += len(part)
-    return np.concatenate(taken)
-
-
-def prepare(run: Run, config: Pairs, threads: int) -> None:
-    """Build an IVF index once and keep it in the run: every worker and every resumed run searches the same."""
-    if run.need("features").counts.done > config.exact_up_to and not storage.exists(run.at("groups", INDEX)):
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, INDEX)
-            faiss.write_index(build_index(run, config, threads), str(path))
-            storage.upload(path, run.at("groups", INDEX))
-
-
 def choose(ids: np.ndarray, max_seeds: int | None) -> np.ndarray:
     """The images that seed a group: all that have a feature, or `max_seeds` of them, evenly spread."""
     if max_seeds is None or max_seeds >= len(ids):
@@ -183,7 +128,7 @@ class Mine:
         self.units = run.need("features").units
         self.ids = _featured(run)
         self.seeds = choose(self.ids, config.max_seeds)
-        self.index = _index(run, config, threads)
+        self.index = load(run, config, threads)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         unit, asked = unit_of(table)
@@ -216,19 +161,6 @@ def _featured(run: Run) -> np.ndarray:
     tables = run.tables("features", run.need("features").units, ["image_id", "status"])
     done = [table.filter(pc.equal(table["status"], schemas.DONE))["image_id"].to_numpy() for table in tables]
     return np.concatenate(done).astype(np.uint64)
-
-
-def _index(run: Run, config: Pairs, threads: int) -> faiss.Index:
-    """The index that `prepare` has kept, or an exact one of this worker's own."""
-    if storage.exists(run.at("groups", INDEX)):
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, INDEX)
-            storage.download(run.at("groups", INDEX), path)
-            faiss.omp_set_num_threads(threads)
-            index = faiss.read_index(str(path))
-    else:
-        index = build_index(run, config, threads)
-    return faiss.index_cpu_to_all_gpus(index) if config.pool.gpus else index
 
 
 def finish(run: Run, unit: Unit, items: pa.Table, before: pa.Table | None) -> pa.Table:

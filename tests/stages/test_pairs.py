@@ -12,7 +12,7 @@ import pytest
 from syncir_ray import schemas
 from syncir_ray.config import Pairs
 from syncir_ray.run import Run, Unit
-from syncir_ray.stages import pairs
+from syncir_ray.stages import index, pairs
 from syncir_ray.stages.account import work
 from tests import runs
 
@@ -320,21 +320,23 @@ def large(tmp_path_factory):
 
 def test_an_inverted_index_finds_the_neighbours_and_is_built_once(large, monkeypatch):
     exact, config = Pairs(rows=500), Pairs(rows=500, exact_up_to=1000)
-    monkeypatch.setattr(pairs, "PROBES", 30)
+    monkeypatch.setattr(index, "PROBES", 30)
+    monkeypatch.setattr(index, "COMPONENTS", 12)
     pairs.prepare(large, exact, 1)
-    address = Path(large.at("groups", pairs.INDEX))
+    address = Path(large.at("groups", index.INDEX))
     assert not address.exists()  # not needed: below the bound
     plain = pairs.Mine(large, exact, 1)
     pairs.prepare(large, config, 1)
     before = address.read_bytes()
-    monkeypatch.setattr(pairs, "build_index", None)  # from now on it is read
+    monkeypatch.setattr(index, "build", None)  # from now on it is read
     pairs.prepare(large, config, 1)
     inverted = pairs.Mine(large, config, 1)
-    assert address.read_bytes() == before and isinstance(inverted.index, faiss.IndexIVFScalarQuantizer)
-    assert inverted.index.ntotal == len(inverted.ids) == 4000 - 42 and inverted.index.nprobe == 30
-    assert inverted.index.nlist > 3 * 30  # a search does not look everywhere
+    files = faiss.extract_index_ivf(inverted.index.index.base_index)
+    assert address.read_bytes() == before and isinstance(inverted.index, index.Inverted)
+    assert inverted.index.ntotal == len(inverted.ids) == 4000 - 42 and (files.nprobe, files.d) == (30, 12)
+    assert files.nlist > 3 * 30  # a search does not look everywhere
 
-    features = np.concatenate([f for _, f in pairs.pieces(large, large.need("features").units)])
+    features = np.concatenate([f for _, f in index.pieces(large, large.need("features").units)])
     own = np.arange(0, len(features), 7)
     found = [pairs.neighbours(mine.index, features[own], own, config)[1] for mine in (plain, inverted)]
     same = [len(np.intersect1d(a, b)) for a, b in zip(*found, strict=True)]
@@ -367,6 +369,6 @@ def test_an_inverted_index_that_has_no_more_ends_the_search():
 def test_the_sample_of_an_inverted_index_is_of_the_features():
     rows = np.arange(50, dtype=np.float32)[:, None]
     parts = [(rows[:0, 0], rows[:0]), (rows[:20, 0], rows[:20]), (rows[20:, 0], rows[20:])]
-    sample = pairs._sample(iter(parts), 50, 30)[:, 0].tolist()
+    sample = index.sample(iter(parts), 50, 30)[:, 0].tolist()
     assert len(sample) == len(set(sample)) == 30 and sample == sorted(sample) and sample[0] >= 0
-    assert pairs._sample(iter(parts), 50, 50).tolist() == rows.tolist()
+    assert index.sample(iter(parts), 50, 50).tolist() == rows.tolist()
