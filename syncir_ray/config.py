@@ -255,6 +255,8 @@ def check(config: Config) -> None:
             raise UserError(f"{stage}.rows must be at least 1, not {section.rows}")
         if hasattr(section, "pool"):
             check_pool(section.pool, f"{stage}.pool")
+    if {"@", "?"} & set(config.queries.url):  # not quoted here, as it may hold a password; run.json would keep it
+        raise UserError("queries.url: an address without a password or a query; a key belongs in OPENAI_API_KEY")
     if config.queries.begin and config.queries.engine == "openai":
         raise UserError("queries.begin: an OpenAI server cannot be told how to begin; --queries.begin ''")
     pairs = config.pairs

@@ -138,9 +138,13 @@ def walk(root: str) -> Iterator[tuple[str, int, bool]]:
 
 def _file(root: str, found: os.DirEntry) -> tuple[int, bool] | None:
     """Size and strayness of a file or link; None where it is neither, or gone since."""
-    with suppress(FileNotFoundError):
-        if found.is_symlink() and not (found.is_file() and contains(root, found.path)):
+    if found.is_symlink():
+        try:
+            if not (found.is_file() and contains(root, found.path)):
+                return 0, True
+        except OSError:  # in a circle, or through a folder that may not be entered
             return 0, True
+    with suppress(FileNotFoundError):
         if found.is_file():
             return found.stat().st_size, False
     return None

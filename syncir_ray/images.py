@@ -54,6 +54,10 @@ _DRAFT_GAP = 2.0
 # From 16-fold shrinking on Pillow averages whole pixels first. Without it, a 1 x 10**7 image squashed to 224
 # wants filter tables of gigabytes and (where x is resized first) 224 x 10**7 pixels between.
 _REDUCING_GAP = 8.0
+# Each scan of a JPEG passes over the whole picture, 50 ms at 81 megapixels, for a hundred bytes: a megabyte of them
+# would take seven minutes. Encoders write about ten.
+_SCANS = 100
+_MARKER = re.compile(rb"\xff[^\0\xff\xd0-\xd7]")  # not what stands in the data of a scan
 _EIGHT_BITS = ((np.arange(2**16) + 128) // 257).astype(np.uint8)  # 16 bits to 8, rounded
 
 
@@ -132,6 +136,8 @@ def _pixels(data: bytes, plan: Callable[[int, int], Placed], resample: Resample)
     opener = next((opener for magic, opener in _FORMATS.items() if re.match(magic, data)), None)
     if opener is None:
         raise BadImage("unsupported format" if _OTHER_FORMATS.match(data) else "not an image")
+    if opener is JpegImageFile and _scans(data) > _SCANS:
+        raise BadImage("broken image")
     try:
         with _quiet(), opener(BytesIO(data)) as image:
             return _render(image, plan, Image.Resampling[resample.upper()])
@@ -167,6 +173,15 @@ def _render(image: ImageFile, plan: Callable[[int, int], Placed], resample: Imag
     small = _shown(_flat(image), size, box, resample)
     pixels = np.asarray(small)[:: -1 if mirror_y else 1, :: -1 if mirror_x else 1]
     return np.array(pixels.swapaxes(0, 1) if swap else pixels, order="C")  # owned: torch wants it writable
+
+
+def _scans(data: bytes) -> int:
+    """The scans of a JPEG, counted up to one more than may be."""
+    at, count = 2, 0
+    while count <= _SCANS and (marker := _MARKER.search(data, at)) and marker[0] != b"\xff\xd9":
+        count += marker[0] == b"\xff\xda"
+        at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2])
+    return count
 
 
 def _shown(

@@ -57,7 +57,10 @@ def inside(name: str) -> bool:
 
 def contains(root: str, uri: str) -> bool:
     """Whether the object at `uri`, links followed, lies below `root`."""
-    return uri.startswith(root.rstrip("/") + "/") if is_s3(root) else disk.contains(root, uri)
+    if not is_s3(root):
+        return disk.contains(root, uri)
+    # S3 takes `..` for a name, but what stands before it may not
+    return uri.startswith(prefix := root.rstrip("/") + "/") and inside(uri.removeprefix(prefix))
 
 
 # -- reading -----------------------------------------------------------------------------------------------------

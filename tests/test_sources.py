@@ -57,12 +57,13 @@ def test_links_in_a_folder(tmp_path):
         "good.jpg": "a.jpg",
         "bad.jpg": "../out/b.jpg",
         "gone.jpg": "x",
+        "round.jpg": "round.jpg",
         "folder": "../out",
     }.items():
         (tmp_path / "in" / name).symlink_to(target)
     items, rejects = found(str(tmp_path / "in"))
     assert set(items) == {"a.jpg", "good.jpg"}
-    assert set(rejects) == {"bad.jpg", "gone.jpg", "folder"}
+    assert set(rejects) == {"bad.jpg", "gone.jpg", "round.jpg", "folder"}
     assert {r[1:] for r in rejects.values()} == {("failed", "link to no file of the source")}
 
 

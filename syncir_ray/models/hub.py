@@ -69,7 +69,7 @@ def downloaded(model: str) -> Path:
 
 def _refused(model: str, error: Exception) -> UserError:
     """The hub's refusal in one line."""
-    from huggingface_hub import errors
+    from huggingface_hub import errors, get_token
 
     if isinstance(error, errors.GatedRepoError):
         return UserError(f"{model}: access must be granted on its hub page first; then set HF_TOKEN")
@@ -80,4 +80,6 @@ def _refused(model: str, error: Exception) -> UserError:
     if isinstance(error, errors.OfflineModeIsEnabled):
         return UserError(f"{model}: not in the hub cache, and HF_HUB_OFFLINE is set; name a local or s3:// folder")
     reason = " ".join(f"{type(error).__name__}: {error}".split())
+    if token := get_token():  # which a server may repeat
+        reason = reason.replace(token, "***")
     return UserError(f"{model}: hub unreachable ({reason}); name a local or an s3:// folder")

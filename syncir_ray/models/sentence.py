@@ -67,6 +67,7 @@ class SentenceEncoder:
 
 def _sentence_transformer(folder: Path, device: Any) -> tuple[Any, Any, int, int]:
     """The forward pass, the tokenizer, the longest text in tokens and the width, where there is a modules.json."""
+    from safetensors import SafetensorError
     from sentence_transformers import SentenceTransformer
 
     from syncir_ray.models.loading import first_line, quiet
@@ -81,7 +82,7 @@ def _sentence_transformer(folder: Path, device: Any) -> tuple[Any, Any, int, int
             local_files_only=True,
             model_kwargs={"use_safetensors": True, "dtype": device.dtype},
         ).eval()
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise UserError(f"{folder}: does not load with sentence-transformers: {first_line(error)}") from error
     longest = model.max_seq_length or model.tokenizer.model_max_length
     width = model.get_embedding_dimension() or 0

@@ -141,11 +141,14 @@ def _key() -> str:
     return key
 
 
+def _masked(text: str) -> str:
+    """Without the key, should the server have repeated it."""
+    return text if (key := _key()) == NO_KEY else text.replace(key, "***")
+
+
 def _failure(reason: str, detail: str) -> Failure:
-    """A failure without the key, should the server have repeated it (before the cut, which may halve it)."""
-    if (key := _key()) != NO_KEY:
-        detail = detail.replace(key, "***")
-    return Failure(reason, " ".join(detail.split())[:DETAIL])
+    """A failure without the key (masked before the cut, which may halve it)."""
+    return Failure(reason, " ".join(_masked(detail).split())[:DETAIL])
 
 
 def _status(error: openai.APIStatusError) -> Failure:
@@ -168,7 +171,7 @@ def _read(reply: ChatCompletion) -> Answer | Failure:
         return _failure("empty answer", f"finish reason {finish}")
     used = reply.usage
     return Answer(
-        text if isinstance(text, str) else "",
+        _masked(text) if isinstance(text, str) else "",
         cut,
         getattr(used, "prompt_tokens", None) or 0,
         getattr(used, "completion_tokens", None) or 0,

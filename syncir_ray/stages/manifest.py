@@ -84,15 +84,23 @@ def read_image(root: str, row: dict) -> bytes:
         images.BadImage: it is not there, cannot be read, is far too large, or a link leads out of the source.
         storage.Unreachable, UserError: the storage is away or refuses the key, which says nothing of this image.
     """
+    data = read_up_to(root, row, MAX_BYTES)
+    if data is None:
+        raise images.BadImage("file too large")
+    return data
+
+
+def read_up_to(root: str, row: dict, most: int) -> bytes | None:
+    """As `read_image`, but None for one of more than `most` bytes, of which no more are held."""
     address = storage.join(root, row["object"])
     if not storage.contains(root, address):
         raise images.BadImage("outside the source")
     length = row["length"]
     try:
         if length is None:  # one byte more than may be, to see whether it is there
-            data = storage.read(address, 0, MAX_BYTES + 1, short=True)
+            data = storage.read(address, 0, most + 1, short=True)
         else:
-            data = storage.read(address, row["offset"], length) if length <= MAX_BYTES else b""
+            data = storage.read(address, row["offset"], length) if length <= most else b""
     except FileNotFoundError:
         raise images.BadImage("no such file") from None
     except storage.Denied:
@@ -101,9 +109,7 @@ def read_image(root: str, row: dict) -> bytes:
         raise
     except OSError as error:
         raise images.BadImage(f"unreadable ({type(error).__name__})") from None
-    if max(len(data), length or 0) > MAX_BYTES:
-        raise images.BadImage("file too large")
-    return data
+    return None if max(len(data), length or 0) > most else data
 
 
 def look(config: Manifest) -> None:

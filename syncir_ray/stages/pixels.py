@@ -13,9 +13,12 @@ from syncir_ray.images import BadImage, Resize, decode
 from syncir_ray.run import READERS, Run
 from syncir_ray.schemas import ACCOUNT, DONE
 from syncir_ray.stages.account import Outcome, account, done, failed, unit_of, with_unit
-from syncir_ray.stages.manifest import read_image
+from syncir_ray.stages.manifest import read_image, read_up_to
 
 COLUMNS = ("image_id", "uri", "object", "offset", "length")
+# Bytes of an image that is read while others are: photographs are smaller, and READERS of them are 256 MiB. One of
+# up to MAX_BYTES is read when its turn to be decoded comes.
+LARGE = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,10 @@ class Load:
 
         def load(i: int) -> Outcome:
             try:
-                data = read_image(self.root, rows[i])
+                data = read_up_to(self.root, rows[i], LARGE)
                 with decoding:  # one at a time: the task has reserved the CPU share of one
+                    if data is None:
+                        data = read_image(self.root, rows[i])
                     pixels[i] = decode(data, self.resize)
             except BadImage as bad:
                 return failed(bad.reason)

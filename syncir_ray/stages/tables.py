@@ -14,6 +14,7 @@ from syncir_ray.stages.items import Item, Reject, clean, legible, relative, utf8
 
 TABLES = (".parquet", ".csv", ".tsv", ".jsonl")
 BUFFER = 8 * 2**20  # of a table that streams from S3: few requests, little memory
+LINE = 2**20  # bytes of a line, or characters: a uri and a caption are some hundreds
 
 # place, then uri and caption as they stand there, or why the row is none
 Row = tuple[str, tuple[object, object] | Reject]
@@ -85,7 +86,8 @@ def _csv(data: io.RawIOBase, address: str) -> Iterator[Row]:
     text = io.TextIOWrapper(io.BufferedReader(data, BUFFER), "utf-8-sig", errors="surrogateescape", newline="")
     # strict: a quote that is not closed is an error, and does not swallow the lines up to the next one
     with text:
-        lines = csv.reader(text, dialect, strict=True)
+        # what goes on after LINE characters comes as a line of its own, with columns that do not fit
+        lines = csv.reader(iter(lambda: text.readline(LINE), ""), dialect, strict=True)
         try:
             header = next(lines, [])
         except csv.Error as error:
@@ -135,6 +137,11 @@ def _jsonl(data: io.RawIOBase, address: str) -> Iterator[Row]:
 
 
 def _lines(data: io.RawIOBase) -> Iterator[tuple[int, bytes]]:
-    """Lines that are not blank, numbered from 1 with the blank ones."""
+    """Lines that are not blank, numbered from 1 with the blank ones; of a longer one its first `LINE` bytes."""
     with io.BufferedReader(data, BUFFER) as lines:
-        yield from ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+        number, begun = 0, False
+        while line := lines.readline(LINE):
+            number += not begun
+            if not begun and (line.strip() or len(line) == LINE):
+                yield number, line
+            begun = not line.endswith(b"\n")

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 from syncir_ray import storage
 from syncir_ray.stages.items import IMAGES, Item, Reject, clean, legible, utf8
+from syncir_ray.stages.tar_headers import members
 
 CAPTION_BYTES = 65536  # a member that claims to be a caption and is larger is none
 BUFFER = 2**20  # a tar's headers lie between its images; photographs are mostly below 1 MiB
-# What tarfile raises of broken and hostile files.
+# What is raised of broken and hostile files.
 BROKEN = (tarfile.TarError, EOFError, OSError, ValueError, OverflowError, RecursionError)
 
 
@@ -43,33 +44,27 @@ def _members(
     Raises:
         tarfile.TarError, EOFError, OSError, ValueError: the tar is broken from here on.
     """
-    with tarfile.open(fileobj=file, mode="r:") as members:
-        for member in members:
-            members.members.clear()  # type: ignore[attr-defined] # tarfile would keep them all
-            folder, _, base = member.name.rpartition("/")
-            stem, _, kind = base.partition(".")
-            key, uri = f"{folder}/{stem}", f"{tar}/{member.name}"
-            if member.isdir():
-                continue
-            if not utf8(uri):
-                yield Reject(legible(uri), None, "failed", "name is not UTF-8")
-            elif not storage.inside(member.name):
-                yield Reject(uri, uri, "failed", "outside the source")
-            elif not member.isreg() or member.issparse():
-                yield Reject(uri, uri, "failed", "not a plain file in its tar")
-            elif member.size < 0 or member.offset_data + member.size > size:
-                raise EOFError
-            elif uri.lower().endswith(IMAGES):
-                images.append((key, Item(uri, tar, member.offset_data, member.size)))
-            elif kind in ("txt", "json") and member.size <= CAPTION_BYTES:
-                inner = members.extractfile(member)
-                captions[key] = _sidecar(inner.read() if inner else b"", kind) or captions.get(key)
-            else:
-                yield Reject(uri, uri, "filtered", "not an image's name")
-        # tarfile takes a header that is no header for the end; the end of a tar is zeros, or of its file.
-        file.seek(members.offset)
-        if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
-            raise tarfile.ReadError("bad header")
+    for member in members(file):
+        folder, _, base = member.name.rpartition("/")
+        stem, _, kind = base.partition(".")
+        key, uri = f"{folder}/{stem}", f"{tar}/{member.name}"
+        if member.offset + member.size > size:
+            raise EOFError
+        if member.folder:
+            continue
+        if not utf8(uri):
+            yield Reject(legible(uri), None, "failed", "name is not UTF-8")
+        elif not storage.inside(member.name):
+            yield Reject(uri, uri, "failed", "outside the source")
+        elif not member.plain:
+            yield Reject(uri, uri, "failed", "not a plain file in its tar")
+        elif uri.lower().endswith(IMAGES):
+            images.append((key, Item(uri, tar, member.offset, member.size)))
+        elif kind in ("txt", "json") and member.size <= CAPTION_BYTES:
+            file.seek(member.offset)
+            captions[key] = _sidecar(file.read(member.size), kind) or captions.get(key)
+        else:
+            yield Reject(uri, uri, "filtered", "not an image's name")
 
 
 def _sidecar(data: bytes, kind: str) -> str | None:
