@@ -178,6 +178,24 @@ def test_a_lost_lease_is_noticed_and_left_alone(run, monkeypatch):
     assert leases(run) == {"2.json"}
 
 
+def test_a_renewal_that_comes_late_leaves_nothing_behind(run, monkeypatch):
+    """Between its look and its write another takes the run and removes the old lease."""
+    monkeypatch.setattr(lease, "RENEW", 0.1)
+    write = storage.write
+
+    def late(uri: str, data: bytes) -> None:
+        monkeypatch.setattr(storage, "write", write)
+        elsewhere(run, 2)
+        storage.delete(run.at("lease", "1.json"))
+        write(uri, data)
+
+    with hold(run) as lost:
+        monkeypatch.setattr(storage, "write", late)
+        assert lost.wait(10)
+        assert leases(run) == {"1.json", "2.json"}
+    assert leases(run) == {"2.json"}
+
+
 def test_a_lease_is_renewed_and_outlasts_a_storage_that_is_away(run, monkeypatch):
     monkeypatch.setattr(lease, "RENEW", 0.1)
     written, write = [], storage.write
