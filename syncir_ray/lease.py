@@ -161,7 +161,7 @@ def hold(run: Run) -> Iterator[threading.Event]:
         stop.set()
         thread.join(timeout=EXPIRE)
         with suppress(OSError, UserError):  # nobody waits for a dead holder longer than EXPIRE
-            # Also where it is lost: a renewal reads and then writes, and may have brought back what another removed.
+            # Also where it is lost: a renewal reads, then writes, and may have brought back what another removed.
             if (_read(run, number) or {}).get("token") == token:
                 storage.delete(_address(run, number))
             storage.prune(run.at("lease"))
