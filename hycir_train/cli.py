@@ -23,6 +23,7 @@ from syncir_ray import storage
 from syncir_ray.config import Pool, check_pool
 from syncir_ray.errors import UserError
 from syncir_ray.run import Run
+from syncir_ray.stopping import heed
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,7 @@ def settle_training(command: Train) -> launch.Command:
 def main(arguments: list[str] | None = None) -> None:
     """Run one command. Exit status: 0 done, 1 it did not work out, 2 the command or its surroundings are wrong."""
     # What a command needs is imported where it runs: `score` starts without what training takes.
+    heed()
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         command = parse(arguments)

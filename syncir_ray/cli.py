@@ -15,6 +15,7 @@ from tyro.conf import Positional, subcommand
 from syncir_ray import storage
 from syncir_ray.config import PRESETS, Config, Preset, check, from_yaml
 from syncir_ray.errors import UserError
+from syncir_ray.stopping import heed
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,7 @@ def _miniworld(command: Miniworld) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command. Exit status: 0 done, 1 it did not work out, 2 the command or its surroundings are wrong."""
+    heed()
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         command = parse(arguments)

@@ -32,6 +32,9 @@ class Pool:
     """CPUs of one actor: beside a GPU it only feeds batches."""
     batch: int = 64
     """Items the model sees at once."""
+    wait: float | None = None
+    """Give up when none of the actors has had a node for so many minutes: the rest of the cluster costs money
+    meanwhile. None: never; a node takes ten minutes, a scarce one may take a day."""
 
 
 @dataclass(frozen=True)
@@ -237,6 +240,8 @@ def check_pool(pool: Pool, name: str) -> None:
     """
     if not (1 <= pool.min <= pool.max and pool.batch >= 1 and pool.gpus >= 0 and pool.cpus > 0):
         raise UserError(f"{name}: needs 1 <= min <= max, batch >= 1, gpus >= 0, cpus > 0, not {pool}")
+    if pool.wait is not None and not pool.wait > 0:
+        raise UserError(f"{name}.wait is in minutes, above 0, not {pool.wait}")
 
 
 def check(config: Config) -> None:

@@ -11,13 +11,15 @@ import pyarrow.compute as pc
 
 from syncir_ray import carry, storage
 from syncir_ray.lease import LOST, LostLease
+from syncir_ray.metrics import Meter
+from syncir_ray.nodes import watching
 from syncir_ray.placement import C, Place
 from syncir_ray.progress import Screen
 from syncir_ray.run import Run, Seal, Unit
 from syncir_ray.schemas import FAILED
 from syncir_ray.stages.account import work
 from syncir_ray.stages.commit import Commit, Finish
-from syncir_ray.stream import Operator, stream
+from syncir_ray.stream import Operator, model, stream
 
 WAITING = 16  # threads that read what a unit's ids are, or write units without work: on S3 mostly waiting
 
@@ -75,6 +77,7 @@ class Job(Generic[C]):
         }
         before = sum(units[u] for u in committed - failed.keys())
         with self.screen.stage(name, sum(units.values()), before) as line:
+            meter = Meter(self.run.root, line.stage)
             for todo, commit in (
                 (missing, Commit(self.run, name, finish)),
                 (failed, Commit(self.run, name, finish, again=True)),
@@ -83,10 +86,15 @@ class Job(Generic[C]):
                 with ThreadPoolExecutor(WAITING) as writers:
                     for unit, counts in zip(quiet, writers.map(commit.nothing, quiet), strict=True):
                         line.advance(units[unit], counts)
+                        meter.unit(counts, line.left)
                 if works := [work(u, todo[u]) for u in todo if len(todo[u])]:
                     place = self.place()
-                    for unit, counts in stream(works, operators(place), commit, place.light, self.lost):
-                        line.advance(units[unit], counts)
+                    chain = operators(place)
+                    pool, batch = model(chain)
+                    with watching(line.stage, pool, self.screen.say, meter.pending):
+                        for unit, counts, made in stream(works, chain, commit, place.light, self.lost):
+                            line.advance(units[unit], counts)
+                            meter.unit(made, line.left, batch)
         self.held()
         carry.drop_stale(self.run, name)
         return self.run.close(name, key, total)

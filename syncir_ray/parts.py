@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import pyarrow as pa
@@ -38,6 +38,14 @@ class Counts:
     model_seconds: float = 0.0
     calls: int = 0
     """Items the model was asked for: images, prompts or texts."""
+    bytes_read: int = 0
+    """Of image files."""
+    tokens_in: int = 0
+    """Of a language model's prompts; 0 where a server does not say."""
+    tokens_out: int = 0
+    """Of its answers, likewise."""
+    waited: float = 0.0
+    """Seconds that units stood ready for the model before one of its actors took them up, all units together."""
 
     @property
     def rows(self) -> int:
@@ -48,9 +56,21 @@ class Counts:
             self.done + other.done,
             dict(Counter(self.filtered) + Counter(other.filtered)),
             dict(Counter(self.failed) + Counter(other.failed)),
-            self.model_seconds + other.model_seconds,
-            self.calls + other.calls,
+            **{name: getattr(self, name) + getattr(other, name) for name in SPENT},
         )
+
+    def since(self, before: "Counts") -> "Counts":
+        """What doing the failed rows of a unit again made, of these counts of the whole unit and those before."""
+        return Counts(
+            self.done - before.done,
+            dict(Counter(self.filtered) - Counter(before.filtered)),
+            self.failed,
+            **{name: getattr(self, name) - getattr(before, name) for name in SPENT},
+        )
+
+
+SPENT = tuple(f.name for f in fields(Counts) if f.name not in ("done", "filtered", "failed"))
+"""What it took, beside the rows by outcome."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +115,10 @@ def split(total: int, rows: int) -> list[Unit]:
     return [Unit(start, min(rows, total - start)) for start in range(0, total, rows)]
 
 
-def count(table: pa.Table, model_seconds: float = 0.0, calls: int = 0) -> Counts:
+def count(table: pa.Table, **spent: Any) -> Counts:
     """The counts of a table by its `status` and `reason`; a table without `status` is all done."""
     if "status" not in table.column_names:
-        return Counts(done=table.num_rows, model_seconds=model_seconds, calls=calls)
+        return Counts(done=table.num_rows, **spent)
     tally: dict[str, dict[str, int]] = {schemas.DONE: {}, schemas.FILTERED: {}, schemas.FAILED: {}}
     for row in table.group_by(["status", "reason"], use_threads=False).aggregate([([], "count_all")]).to_pylist():
         tally[row["status"]][row["reason"] or ""] = row["count_all"]
@@ -106,6 +126,5 @@ def count(table: pa.Table, model_seconds: float = 0.0, calls: int = 0) -> Counts
         sum(tally[schemas.DONE].values()),
         tally[schemas.FILTERED],
         tally[schemas.FAILED],
-        model_seconds,
-        calls,
+        **spent,
     )

@@ -13,6 +13,7 @@ import numpy as np
 from syncir_ray import carry
 from syncir_ray.config import Config
 from syncir_ray.job import Job, every, one_each
+from syncir_ray.metrics import Meter
 from syncir_ray.models import preprocessing, weights
 from syncir_ray.placement import Place
 from syncir_ray.run import Unit, split
@@ -47,6 +48,7 @@ def manifest(job: Job, need_captions: bool) -> None:
         seal = manifest_stage.build(job.run, job.config.manifest, need_captions)
         line.total = seal.counts.rows
         line.advance(seal.counts.rows, seal.counts)
+        Meter(job.run.root, "manifest").unit(seal.counts, 0)
 
 
 def features(job: Job[Config]) -> None:
@@ -78,7 +80,8 @@ def pairs(job: Job[Config]) -> None:
     def operators(place: Place[Config]) -> list[Operator]:
         fitted, threads = place.config.pairs, place.threads(place.config.pairs.pool)
         pairs_stage.prepare(job.run, fitted, threads)
-        return [Actors(pairs_stage.Mine, {"run": job.run, "config": fitted, "threads": threads}, fitted.pool)]
+        arguments = {"run": job.run, "config": fitted, "threads": threads}
+        return [Actors(pairs_stage.Mine, arguments, fitted.pool, batch=fitted.rows)]  # one matrix product a unit
 
     job.stage(
         "groups", one_each(split(images, config.rows)), every, operators, pairs_stage.finish, "image_id", images
@@ -129,7 +132,8 @@ def queries(job: Job[Config]) -> None:
         if config.engine == "vllm":
             return [ask, Vllm(fitted, place)]
         arguments = {"config": fitted, "threads": place.threads(fitted.pool)}
-        return [ask, Actors(queries_stage.Write, arguments, fitted.pool)]
+        at_once = fitted.parallel if config.engine == "openai" else fitted.pool.batch
+        return [ask, Actors(queries_stage.Write, arguments, fitted.pool, at_once)]
 
     job.stage(
         "queries",

@@ -1,7 +1,7 @@
 """Where the models run: what the configuration asks for, fitted to the cluster that is there."""
 
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from syncir_ray.config import Pool
 
@@ -31,21 +31,34 @@ class Place(Generic[C]):
         return max(1, round(pool.cpus) if pool.gpus else max(self.cores // pool.max, int(pool.cpus)))
 
 
-def place(config: C, cpus: float, gpus: float, node_cpus: float) -> Place[C]:
+def pools_of(config: Any) -> dict[str, Pool]:
+    """The pools of a configuration, by stage, as they ask for GPUs."""
+    sections = {f.name: getattr(config, f.name) for f in fields(config)}
+    pools = {name: section.pool for name, section in sections.items() if hasattr(section, "pool")}
+    if getattr(sections.get("queries"), "engine", "") == "openai":
+        pools["queries"] = replace(pools["queries"], gpus=0.0)  # it waits for a server that has the GPU
+    return pools
+
+
+def place(config: C, cpus: float, gpus: float, node_cpus: float, grows: bool = False) -> Place[C]:
     """Fit the pools to a cluster of `cpus` and `gpus`, whose largest node has `node_cpus`.
+
+    Where it has no GPU but `grows` nodes that have one, a stage asks for all of its actors at its start, for each
+    step by which Ray Data would find out that it wants more would take the ten minutes that a node takes. They go
+    with the stage, and nodes without work are the autoscaler's to send away.
 
     Pools that ask for no GPU stay as they are, on a node that can hold them. Without a GPU in the cluster, each
     of the other models gets one single-threaded actor a core: on a few cores that keeps all of them busy
     where threads of one actor would wait for each other whenever a decoder takes a core. The language model and
     the pair search keep one actor with all threads: one engine batches better than two.
     """
-    sections = {f.name: getattr(config, f.name) for f in fields(config)}
-    pools = {name: section.pool for name, section in sections.items() if hasattr(section, "pool")}
-    if getattr(sections.get("queries"), "engine", "") == "openai":
-        pools["queries"] = replace(pools["queries"], gpus=0.0)  # it waits for a server that has the GPU
-    if gpus and any(pool.gpus for pool in pools.values()):
+    pools = pools_of(config)
+    if (gpus or grows) and any(pool.gpus for pool in pools.values()):
         # A decode task works a core; a write waits for the storage.
         note = f"{gpus:g} GPU(s), {cpus:g} CPUs"
+        if grows:
+            note = f"no GPU yet, {cpus:g} CPUs: the cluster brings nodes up as a stage asks for them"
+            pools = {name: replace(pool, min=pool.max) if pool.gpus else pool for name, pool in pools.items()}
         fitted = {name: pool if pool.gpus else _whole_node(pool, node_cpus) for name, pool in pools.items()}
         return Place(_with(config, fitted), True, 1.0, 0.25, int(node_cpus), note)
     # Reserved for models: all but a share for the decoders and writers that feed them, which are short.

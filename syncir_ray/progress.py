@@ -42,6 +42,10 @@ class Progress:
         self.counts += counts
 
     @property
+    def left(self) -> int:
+        return self.total - self.before - self.rows
+
+    @property
     def seconds(self) -> float:
         return (self.end or time.monotonic()) - self.start
 

@@ -9,7 +9,9 @@ from typing import Any
 import ray
 
 from syncir_ray.errors import UserError
-from syncir_ray.placement import C, Place, place
+from syncir_ray.nodes import can_bring
+from syncir_ray.placement import C, Place, place, pools_of
+from syncir_ray.stopping import heed
 
 # Tokenizers would start threads beside ours, and warn when Ray forks.
 ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false"}
@@ -28,7 +30,11 @@ def start(config: C) -> Place[C]:
     cpus = resources.get("CPU", 0)
     if cpus < 1:
         raise UserError("the Ray cluster has no CPU to work on; add a worker node")
-    return place(config, cpus, resources.get("GPU", 0), max(nodes))
+    gpus, wanted = resources.get("GPU", 0), [p for p in pools_of(config).values() if p.gpus]
+    grows = False
+    if wanted and not gpus and "RAY_ADDRESS" in os.environ:
+        grows = can_bring(max(p.gpus for p in wanted), max(p.cpus for p in wanted))
+    return place(config, cpus, gpus, max(nodes), grows)
 
 
 def _init() -> None:
@@ -43,6 +49,8 @@ def _init() -> None:
         except (ConnectionError, RuntimeError, ValueError) as error:
             line = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(f"RAY_ADDRESS={address}: {line}") from None
+        heed()
+        _native_log()
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # By default Ray ends idle workers above one a core after a second, and each costs seconds to start again: the
@@ -51,15 +59,17 @@ def _init() -> None:
     # A stage starts its workers together; by default Ray warns on our terminal above one a core.
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
     ray.init(include_dashboard=False, num_cpus=os.cpu_count(), **settings)
+    heed()
     _native_log()
 
 
 def _native_log() -> None:
     """Send what Ray's C++ half prints in this process to Ray's log folder: it warns of every actor pool of Ray
     Data that its arguments lie in the object store, where Ray Data keeps them."""
-    if sys.stderr is not sys.__stderr__:
-        return  # someone has redirected it already
+    node = ray._private.worker._global_node  # type: ignore[attr-defined]
+    if node is None or sys.stderr is not sys.__stderr__:
+        return  # a Ray client has none; or someone has redirected it already
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
-    log = Path(ray._private.worker._global_node.get_logs_dir_path(), "driver-native.log")  # type: ignore[attr-defined]
+    log = Path(node.get_logs_dir_path(), "driver-native.log")
     with log.open("ab") as file:
         os.dup2(file.fileno(), 2)

@@ -39,9 +39,12 @@ class Actors:
     work: type
     arguments: dict[str, Any]
     pool: Pool
+    batch: int = 0
+    """Items that the model sees at once, where it is not `pool.batch`."""
 
     def __call__(self, data: Dataset, units: int) -> Dataset:
-        return data.map_batches(
+        # `map_batches` refuses GPUs without a batch size, and with one it would put units together.
+        return data.map_batches_internal(
             self.work,
             fn_constructor_kwargs=self.arguments,
             batch_size=None,
@@ -61,10 +64,19 @@ class Actors:
 Operator = Callable[[Dataset, int], Dataset]
 
 
+def model(operators: Sequence[Operator]) -> tuple[Pool | None, int]:
+    """The actors that hold the model, and the items that it sees at once; of a stage without one, None and 0."""
+    for operator in operators:
+        if pool := getattr(operator, "pool", None):
+            return pool, getattr(operator, "batch", 0) or pool.batch
+    return None, 0
+
+
 def stream(
     works: list[pa.Table], operators: Sequence[Operator], commit: Commit, cpus: float, lost: threading.Event
-) -> Iterator[tuple[Unit, Counts]]:
-    """Run one stage over `works`; yields each unit once it is committed.
+) -> Iterator[tuple[Unit, Counts, Counts]]:
+    """Run one stage over `works`; yields each unit once it is committed, with its counts and those of what was
+    made just now.
 
     Raises:
         LostLease: another driver has taken the run meanwhile.
@@ -77,7 +89,8 @@ def stream(
     for batch in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         assert isinstance(batch, pa.Table)
         for line in batch.to_pylist():
-            yield Unit(line["start"], line["count"]), Counts(**json.loads(line["counts"]))
+            counts, made = (Counts(**json.loads(line[name])) for name in ("counts", "made"))
+            yield Unit(line["start"], line["count"]), counts, made
         if lost.is_set():
             raise LostLease(LOST)
 

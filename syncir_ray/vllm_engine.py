@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 from ray.data import Dataset
 
-from syncir_ray.config import SEED, Queries
+from syncir_ray.config import SEED, Pool, Queries
 from syncir_ray.models.prompt import messages
 from syncir_ray.models.weights import fetch, is_local
 from syncir_ray.placement import Place
@@ -28,6 +28,10 @@ class Vllm:
     place: Place
     at_once: int = IN_FLIGHT
     """Units in the engine together."""
+
+    @property
+    def pool(self) -> Pool:
+        return self.config.pool
 
     def __call__(self, data: Dataset, units: int) -> Dataset:
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # vLLM is imported here too, to look at the model

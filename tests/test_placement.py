@@ -42,3 +42,10 @@ def test_with_gpus_the_pools_are_those_of_the_configuration():
     assert placed.gpu and placed.config.features == Config().features
     assert placed.config.pairs.pool.cpus <= 16
     assert placed.threads(placed.config.features.pool) == 1
+
+
+def test_a_cluster_that_grows_gpus_is_asked_for_all_of_them_at_once():
+    placed = place(Config(), 16, 0, 16, grows=True)
+    assert placed.gpu and "brings nodes up" in placed.note
+    assert placed.config.features.pool == replace(Config().features.pool, min=8)
+    assert placed.config.pairs.pool.min == 1  # it asks for no GPU

@@ -25,8 +25,17 @@ UNIT = [
     pa.field("unit_start", pa.int64()),
     pa.field("unit_count", pa.int64()),
     pa.field("unit_items", pa.int64()),  # items of the unit under way: all of them must arrive together
+    pa.field("bytes_read", pa.int64()),  # of image files, on the first row; the sum is the unit's
+    pa.field("ready", pa.float64()),  # when the first operator was done, in seconds since 1970
 ]
-MODEL = [pa.field("model_seconds", pa.float64()), pa.field("calls", pa.int64())]
+# What the model took, on any of the rows; the sums are the unit's.
+MODEL = [
+    pa.field("model_seconds", pa.float64()),
+    pa.field("calls", pa.int64()),
+    pa.field("waited", pa.float64()),
+    pa.field("tokens_in", pa.int64()),
+    pa.field("tokens_out", pa.int64()),
+]
 # So few items that all of them may be bad: failed rows come back together in `--retry-failed`.
 FEW = 4
 
@@ -49,11 +58,14 @@ def unit_of(table: pa.Table) -> tuple[Unit, np.ndarray]:
     return unit, table["ids"][0].values.to_numpy()
 
 
-def with_unit(items: pa.Table, unit: Unit) -> pa.Table:
+def with_unit(items: pa.Table, unit: Unit, bytes_read: int = 0) -> pa.Table:
     """Items with the columns that say where they belong."""
     n = items.num_rows
-    for column, value in zip(UNIT, (unit.start, unit.count, n), strict=True):
-        items = items.append_column(column, pa.array(np.full(n, value, np.int64)))
+    read = np.zeros(n, np.int64)
+    read[:1] = bytes_read
+    values = (*(np.full(n, v) for v in (unit.start, unit.count, n)), read, np.full(n, time.time()))
+    for column, value in zip(UNIT, values, strict=True):
+        items = items.append_column(column, pa.array(value, column.type))
     return items
 
 
@@ -120,10 +132,15 @@ def _alone(model: Callable[[Any], Any], item: Any) -> Any:
         return error.with_traceback(None)
 
 
-def spend(items: pa.Table, seconds: float, calls: int) -> pa.Table:
-    """Items with the model's seconds and calls, written on the first row; their sum is the unit's."""
+def spend(items: pa.Table, seconds: float, calls: int, tokens: tuple[int, int] = (0, 0)) -> pa.Table:
+    """Items with what the model took, written on the first row.
+
+    What went by since they were ready, but for the model's own seconds, they have waited for it; where no operator
+    came before the model, they are ready only now.
+    """
     n = items.num_rows
-    for column, value in zip(MODEL, (seconds, calls), strict=True):
+    waited = max(0.0, time.time() - items["ready"][0].as_py() - seconds) if n else 0.0
+    for column, value in zip(MODEL, (seconds, calls, waited, *tokens), strict=True):
         values = np.zeros(n, column.type.to_pandas_dtype())
         values[:1] = value
         items = items.append_column(column, pa.array(values))

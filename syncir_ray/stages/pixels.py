@@ -36,6 +36,7 @@ class Load:
         unit, ids = unit_of(table)
         rows = self.run.read_range("manifest", unit, COLUMNS).take(ids - np.uint64(unit.start)).to_pylist()
         pixels = np.zeros((len(rows), self.resize.height, self.resize.width, 3), np.uint8)
+        sizes = np.zeros(len(rows), np.int64)
         decoding = Lock()
 
         def load(i: int) -> Outcome:
@@ -44,6 +45,7 @@ class Load:
                 with decoding:  # one at a time: the task has reserved the CPU share of one
                     if data is None:
                         data = read_image(self.root, rows[i])
+                    sizes[i] = len(data)
                     pixels[i] = decode(data, self.resize)
             except BadImage as bad:
                 return failed(bad.reason)
@@ -55,7 +57,8 @@ class Load:
         kind = pa.binary(self.resize.height * self.resize.width * 3)
         column = pa.FixedSizeBinaryArray.from_buffers(kind, len(rows), [None, pa.py_buffer(pixels)])
         names = ["image_id", "pixels", *(f.name for f in ACCOUNT)]
-        return with_unit(pa.table([pa.array(ids), column, *account(outcomes)], names=names), unit)
+        table = pa.table([pa.array(ids), column, *account(outcomes)], names=names)
+        return with_unit(table, unit, int(sizes.sum()))
 
 
 def good(table: pa.Table, resize: Resize) -> tuple[np.ndarray, np.ndarray]:

@@ -204,7 +204,14 @@ class Write:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         answers, seconds = each(self.model, table["prompt"].to_pylist())
-        return spend(_texts(table, [answered(a, self.begin) for a in answers]), seconds, len(answers))
+        texts = _texts(table, [answered(a, self.begin) for a in answers])
+        return spend(texts, seconds, len(answers), _tokens(answers))
+
+
+def _tokens(answers: list[Any]) -> tuple[int, int]:
+    """Tokens in and out; of what failed nobody knows them."""
+    told = [answer for answer in answers if isinstance(answer, Answer)]
+    return sum(a.tokens_in for a in told), sum(a.tokens_out for a in told)
 
 
 TEXT = pa.schema(
@@ -231,9 +238,8 @@ def from_vllm(rows: list[dict[str, Any]], max_tokens: int, at_once: int, begin: 
         carried = [row[f.name] for f in (*UNIT, schemas.PROMPTS.field("prompt_id"))]
         before, took = longest.get(row["unit_start"], 0.0), float(row.get("time_taken_llm") or 0.0)
         longest[row["unit_start"]] = max(before, took)
-        out.append(
-            dict(zip(TEXT.names, [*carried, text, *outcome, max(0.0, took - before) / at_once, 1], strict=True))
-        )
+        spent = [max(0.0, took - before) / at_once, 1, 0.0, *_tokens([answer])]  # it queues inside the engine
+        out.append(dict(zip(TEXT.names, [*carried, text, *outcome, *spent], strict=True)))
     return pa.Table.from_pylist(out, TEXT)
 
 

@@ -1,5 +1,7 @@
 """Work goes out, items come back, and every id of a unit ends as one row."""
 
+import json
+import time
 from dataclasses import asdict
 
 import numpy as np
@@ -153,7 +155,8 @@ def block(unit, ids, seconds=1.5, calls=None, outcome=None):
 
 def test_a_unit_is_committed_whole_with_its_counts(run):
     lines = Commit(run, "captions", finish)(block(UNIT, [11, 13]))
-    assert lines.to_pylist()[0].keys() == {"start", "count", "counts"}
+    (line,) = lines.to_pylist()
+    assert (line["start"], line["count"]) == (10, 4) and line["counts"] == line["made"]
     assert run.units("captions") == [UNIT]
     assert run.counts("captions", UNIT) == Counts(2, {"in no pair": 2}, {}, 1.5, 2)
     assert run.read("captions", UNIT)["image_id"].to_pylist() == [10, 11, 12, 13]
@@ -182,24 +185,24 @@ def test_a_unit_of_which_nothing_was_asked(run):
 
 def test_no_items_are_no_lines(run):
     lines = Commit(run, "captions", finish)(block(UNIT, [11]).slice(0, 0))
-    assert lines.num_rows == 0 and lines.column_names == ["start", "count", "counts"]
+    assert lines.num_rows == 0 and lines.column_names == ["start", "count", "counts", "made"]
 
 
 def test_doing_rows_again_keeps_the_others_and_adds_up_the_cost(run):
     first = Commit(run, "captions", finish)
     first(pa.concat_tables([block(UNIT, [10, 11])]))
     bad = Unit(14, 2)
-    first(block(bad, [14, 15], outcome=failed("model error", "no")))
-    assert run.counts("captions", bad).failed == {"model error": 2}
-    Commit(run, "captions", finish, again=True)(block(bad, [15], seconds=2.0))
-    assert asdict(run.counts("captions", bad)) == {
-        "done": 1,
-        "filtered": {},
-        "failed": {"model error": 1},
-        "model_seconds": 3.5,
-        "calls": 3,
-    }
-    assert run.read("captions", bad)["caption"].to_pylist() == [None, "a dog"]
+    outcomes = pa.concat_tables([rows([14]), rows([15], failed("model error", "no"))])
+    first(spend(with_unit(outcomes, bad, bytes_read=500), 1.5, 2))
+    assert run.counts("captions", bad).failed == {"model error": 1}
+    again = spend(with_unit(rows([15]), bad, bytes_read=200), 2.0, 1, tokens=(30, 4))
+    (line,) = Commit(run, "captions", finish, again=True)(again).to_pylist()
+    whole = Counts(2, {}, {}, 3.5, 3, bytes_read=700, tokens_in=30, tokens_out=4)
+    assert run.counts("captions", bad) == whole and json.loads(line["counts"]) == asdict(whole)
+    # what was made just now: the row that had failed, and what that took
+    made = Counts(1, {}, {}, 2.0, 1, bytes_read=200, tokens_in=30, tokens_out=4)
+    assert json.loads(line["made"]) == asdict(made)
+    assert run.read("captions", bad)["caption"].to_pylist() == ["a dog", "a dog"]
     assert run.counts("captions", UNIT).done == 2
 
 
@@ -207,3 +210,11 @@ def test_spent_time_is_counted_once_and_filtered_rows_say_why():
     items = spend(with_unit(rows([10, 11], filtered("no feature")), UNIT), 2.0, 7)
     assert items["model_seconds"].to_pylist() == [2.0, 0.0] and items["calls"].to_pylist() == [7, 0]
     assert items["unit_items"].to_pylist() == [2, 2] and items["reason"].to_pylist() == ["no feature"] * 2
+
+
+def test_what_a_unit_stood_ready_for_its_model_is_told_without_the_models_own_seconds():
+    items = with_unit(rows([10, 11]), UNIT)
+    ready = pa.array([time.time() - 5.0] * 2)
+    items = items.set_column(items.column_names.index("ready"), "ready", ready)
+    assert spend(items, 2.0, 2)["waited"].to_pylist() == [pytest.approx(3.0, abs=0.5), 0.0]
+    assert spend(items, 9.0, 2)["waited"].to_pylist() == [0.0, 0.0]

@@ -266,11 +266,12 @@ def test_a_writer_in_this_process():
     rows = write(block).to_pylist()
     assert [row["query_text"] for row in rows] == ["Make it one.", "Make it two."]
     assert [(row["prompt_id"], row["calls"], row["unit_start"]) for row in rows] == [(3, 2, 3), (4, 0, 3)]
+    assert [(row["tokens_in"], row["tokens_out"]) for row in rows] == [(2, 2), (0, 0)]
 
 
 def served(number, **more):
     """A row as it comes out of the vLLM engine."""
-    unit = dict(zip((f.name for f in UNIT), (4, 2, 2), strict=True))
+    unit = dict(zip((f.name for f in UNIT), (4, 2, 2, 0, 0.0), strict=True))
     text = {
         "generated_text": "Add a hat.",
         "num_generated_tokens": 5,
@@ -299,5 +300,6 @@ def test_rows_that_came_out_of_vllm():
     assert table["detail"].to_pylist()[2] == "ValueError: the prompt is longer than the model"
     assert table["model_seconds"].to_pylist() == [0.25, 0.0, 0.0, 0.0]
     assert table["calls"].to_pylist() == [1, 1, 1, 1]
+    assert table["tokens_in"].to_pylist() == [90, 90, 0, 90] and table["tokens_out"].to_pylist() == [5, 64, 0, 5]
     assert table["unit_start"].to_pylist() == [4] * 4
     assert queries.from_vllm([], 64, 8).num_rows == 0

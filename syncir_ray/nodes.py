@@ -1,0 +1,143 @@
+"""Nodes that are not there yet: what a cluster's autoscaler can bring, and what a stage waits for."""
+
+import _thread
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray._private import state
+from ray.core.generated import autoscaler_pb2
+from ray.experimental.internal_kv import _internal_kv_get
+
+from syncir_ray.config import Pool
+from syncir_ray.errors import UserError
+from syncir_ray.progress import clock
+
+# Ray's autoscalers look at the demand every 5 s, and answer the second time at the latest.
+ANSWER = 20.0
+LOOK = 2.0  # seconds between two looks at the actors: a request to the head
+FIRST, EVERY = 10.0, 30.0  # seconds: a worker process starts within the first; nodes take minutes
+
+
+def can_bring(gpus: float, cpus: float) -> bool:
+    """Whether the cluster can grow by a node with so many GPUs and CPUs.
+
+    Ray keeps nowhere what a cluster may grow to, so the autoscaler is asked for such a node, by a task that needs
+    it, and its answer is awaited: a node it launches, or that nothing can bring one. The task is taken back.
+    """
+    if _fixed():
+        return False
+    before, end = _launching(), time.monotonic() + ANSWER
+    asked = ray.remote(num_gpus=gpus, num_cpus=cpus, max_retries=0)(lambda: None).remote()
+    try:
+        while time.monotonic() < end:
+            if _launching() > before or ray.cluster_resources().get("GPU", 0) >= gpus:
+                return True
+            if any(r.resources_bundle.get("GPU", 0) == gpus for r in _state().infeasible_resource_requests):
+                return False
+            time.sleep(0.25)
+        return False
+    finally:
+        ray.cancel(asked, force=True)
+
+
+def _fixed() -> bool:
+    """Whether autoscaler v1 only looks on, as it does where nobody has configured it: it names such nodes' types
+    after the nodes. (Version 2 says that a demand is infeasible.)"""
+    types = _report().get("active_nodes", {})
+    return bool(types) and all(name.startswith("node_") for name in types)
+
+
+def _launching() -> int:
+    """Nodes that the autoscaler has asked for and that have not joined yet."""
+    two, one = _state(), _report()
+    return (
+        sum(request.count for request in two.pending_instance_requests)
+        + len(two.pending_instances)
+        + sum(one.get("pending_launches", {}).values())
+        + len(one.get("pending_nodes", []))
+    )
+
+
+def _state() -> Any:
+    """What autoscaler v2 says; empty where there is none."""
+    reply = autoscaler_pb2.GetClusterStatusReply()  # type: ignore[attr-defined]
+    reply.ParseFromString(ray._private.worker.global_worker.gcs_client.get_cluster_status(timeout_s=10))  # type: ignore[attr-defined]
+    return reply.autoscaling_state
+
+
+def _report() -> dict:
+    """What autoscaler v1 says; empty where there is none."""
+    return json.loads(_internal_kv_get("__autoscaling_status") or b"{}").get("autoscaler_report") or {}
+
+
+@contextmanager
+def watching(
+    stage: str, pool: Pool | None, say: Callable[[str], None], tell: Callable[[int], None]
+) -> Iterator[None]:
+    """Say so while a stage cannot work because none of its actors has a node, and give up after `pool.wait`.
+
+    Args:
+        pool: of the stage's model; None where it has none.
+        say: a line on the terminal. tell: how many actors wait, to the metrics.
+
+    Raises:
+        UserError: the nodes have not come in time.
+    """
+    if pool is None:
+        yield
+        return
+    stop, late = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        since, told = time.monotonic(), FIRST
+        while not stop.wait(LOOK):
+            waiting, placed = _actors()
+            tell(waiting)
+            if placed or not waiting:
+                since, told = time.monotonic(), FIRST
+                continue
+            seconds = time.monotonic() - since
+            if seconds >= told:
+                told += EVERY
+                say(f"{stage:<9} waiting for nodes: {waiting} {_kind(pool, waiting)} pending, {clock(seconds)}")
+            if pool.wait is not None and seconds >= 60 * pool.wait:
+                late.set()
+                _thread.interrupt_main()  # it waits inside Ray Data, which ends the stage as for Ctrl-C
+                return
+
+    thread = threading.Thread(target=watch, name="nodes", daemon=True)
+    thread.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not late.is_set():
+            raise
+        why = f"no node for an {_kind(pool, 1)} has come within {pool.wait:g} min (pool.wait)"
+        raise UserError(f"{stage}: {why}") from None
+    finally:
+        stop.set()
+        thread.join()
+        tell(0)
+
+
+def _kind(pool: Pool, number: int) -> str:
+    room = f"{pool.gpus:g} GPU{'s' * (pool.gpus > 1)}" if pool.gpus else f"{pool.cpus:g} CPUs"
+    return f"actor{'s' * (number > 1)} of {room}"
+
+
+def _actors() -> tuple[int, int]:
+    """The actors that hold this job's models: how many wait for a node, and how many have one."""
+    job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
+    found = [
+        actor
+        for name in ("PENDING_CREATION", "ALIVE")
+        for actor in state.actors(job_id=job, actor_state_name=name).values()
+        if actor["ActorClassName"].startswith("MapWorker")
+    ]
+    waiting = sum(not actor["Pid"] for actor in found)  # one that loads its model is pending too, in a process
+    return waiting, len(found) - waiting
