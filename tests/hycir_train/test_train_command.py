@@ -18,6 +18,7 @@ from hycir_train import launch
 from hycir_train.checkpoint import Checkpoints
 from hycir_train.cli import main, parse, settle_training
 from hycir_train.model import HyCIR
+from hycir_train.settings import Settings
 from hycir_train.train import train
 from syncir_ray import record, session
 from syncir_ray.lease import hold
@@ -177,11 +178,11 @@ def test_a_finished_model_is_left_alone(world, finished: Path, capsys) -> None:
 LONG = replace(SMALL, steps=120, checkpoint_every=4, dropout=0.0)
 
 
-def start(made: Run, out: Path, log: Path, *more: str) -> subprocess.Popen:
+def start(made: Run, out: Path, log: Path, settings: Settings, *more: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "hycir_train", "train", "--triplets", made.root, "--out", str(out)]
     with log.open("a") as output:
         return subprocess.Popen(
-            [*command, *options(LONG), *more],
+            [*command, *options(settings), *more],
             stdout=output,
             stderr=subprocess.STDOUT,
             env=os.environ | {"RAY_ADDRESS": ""},
@@ -225,14 +226,14 @@ def losses(out: Path) -> list[tuple[int, float]]:
 def test_killed_and_continued_it_ends_as_undisturbed(world, tmp_path: Path) -> None:
     made, encoder = world
     random, out, log = np.random.default_rng(11), tmp_path / "model", tmp_path / "log"
-    driver = start(made, out, log, "--workers", "2")
+    driver = start(made, out, log, LONG, "--workers", "2")
     try:  # the driver, with two workers
         at = int(random.integers(4, 24))
         wait(lambda: last(out) >= at, driver, log)
     finally:
         os.kill(driver.pid, signal.SIGKILL)
         driver.wait()
-    driver = start(made, out, log, "--workers", "1:2", "--tensorboard", str(tmp_path / "board"))
+    driver = start(made, out, log, LONG, "--workers", "1:2", "--tensorboard", str(tmp_path / "board"))
     try:  # one worker, of as many as there is room for
         wait(lambda: len(began(log)) == 2, driver, log)
         at = began(log)[1] + int(random.integers(4, 24))
@@ -254,3 +255,15 @@ def test_killed_and_continued_it_ends_as_undisturbed(world, tmp_path: Path) -> N
     model, other = (HyCIR.load(str(place), threads=1) for place in (out, undisturbed))
     assert model.about.figures.keys() == other.about.figures.keys() and model.name == str(encoder)
     assert any((tmp_path / "board").iterdir())
+
+
+def test_workers_that_cannot_go_on_say_why_at_once(world, tmp_path: Path) -> None:
+    out, log = tmp_path / "model", tmp_path / "log"
+    (out / "checkpoints").mkdir(parents=True)
+    config, revision = launch.config_of(settle_training(parse(arguments(world[0], out))))  # type: ignore[arg-type]
+    record.enter(Run(str(tmp_path / "record")), config, {"data": revision}, launch.KIND)
+    (tmp_path / "record" / "run.json").rename(out / "run.json")
+    (out / "checkpoints" / "000000004.safetensors").write_bytes(b"half of")
+    driver = start(world[0], out, log, SMALL)
+    assert driver.wait(timeout=240) == 2, log.read_text()
+    assert log.read_text().endswith(f"hycir: {out}: not a checkpoint of this program\n")
