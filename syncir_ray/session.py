@@ -66,7 +66,7 @@ def _init() -> None:
 def _native_log() -> None:
     """Send what Ray's C++ half prints in this process to Ray's log folder: it warns of every actor pool of Ray
     Data that its arguments lie in the object store, where Ray Data keeps them."""
-    node = ray._private.worker._global_node  # type: ignore[attr-defined]
+    node = ray._private.worker._global_node
     if node is None or sys.stderr is not sys.__stderr__:
         return  # a Ray client has none; or someone has redirected it already
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)

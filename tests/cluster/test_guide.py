@@ -84,3 +84,15 @@ def test_sums_of_the_cost_tables() -> None:
     for row, rate in zip(rows, ("9.00/s", "0.47/s", "5.09/s"), strict=False):
         assert rate in measured and float(row[3]) == pytest.approx(float(rate.removesuffix("/s")) * 8, rel=0.01)
     assert "| COCO sample | 118 | 118 | 833 | 833 | 83 |" in measured
+
+
+def test_the_guide_names_every_alert_and_metric() -> None:
+    rules = yaml.safe_load((CLUSTER / "prometheus" / "rules.yaml").read_text())["spec"]["groups"]
+    alerts = {rule["alert"] for group in rules for rule in group["rules"]}
+    assert set(re.findall(r"^\| `(Syncir\w+)` \|", GUIDE, re.M)) == alerts
+    sources = [CLUSTER.parent / name for name in ("syncir_ray/metrics.py", "hycir_train/watch.py")]
+    text = "".join(file.read_text() for file in sources)
+    made = re.findall(r'(Counter|Gauge|Histogram)\(\s*"syncir_(\w+)"', text)
+    assert len(made) == 16
+    for kind, name in made:
+        assert f"`{name}{'_total' * (kind == 'Counter')}`" in GUIDE, name
