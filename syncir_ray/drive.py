@@ -38,7 +38,7 @@ def drive(
     Raises:
         UserError: nothing has been computed yet, and the user can mend it.
     """
-    with hold(run) as lost:
+    with hold(run) as lost, storage.patience():
         begin()
         screen.say(f"run       {run.root}")
 

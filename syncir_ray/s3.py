@@ -5,18 +5,20 @@ servers); none of them is ever written anywhere, error messages included.
 """
 
 import os
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
+from functools import lru_cache, wraps
 from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from syncir_ray.errors import UserError
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 # One put takes up to 5 GB; nearly all that a run writes is far below. Above this, parts.
@@ -24,6 +26,10 @@ MULTIPART = 64 * 2**20
 # botocore retries connecting and 5xx itself; a body cut in the middle, and a conditional put that met another,
 # are ours to ask for again.
 TRIES = 5
+# The environment variable that says for how many seconds S3 may be away, beyond what botocore itself waits, before
+# a call fails. Without it none: a command that begins says at once that nothing answers.
+PATIENCE = "SYNCIR_S3_PATIENCE"
+LONGEST_WAIT = 20.0  # seconds between two calls: what is back is found soon, and not by all processes at once
 # What says that the key is wrong everywhere, not that it may not touch this one object.
 BAD_KEY = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "RequestTimeTooSkewed"}
 
@@ -130,6 +136,26 @@ def _told(uri: str, error: Any) -> Exception:
     return UserError(f"{uri}: S3 answered {code} ({status}); see AWS_REGION and AWS_ENDPOINT_URL")
 
 
+def patient(asks: Callable[P, T]) -> Callable[P, T]:
+    """Ask for the whole of it again while S3 is away and the environment has patience. All that is asked for may
+    be done twice."""
+
+    @wraps(asks)
+    def asked(*args: P.args, **kwargs: P.kwargs) -> T:
+        end, wait = time.monotonic() + float(os.environ.get(PATIENCE) or 0), 1.0
+        while True:
+            try:
+                return asks(*args, **kwargs)
+            except Unreachable:
+                if time.monotonic() + wait > end:
+                    raise
+            time.sleep(wait * random.uniform(1, 1.25))
+            wait = min(2 * wait, LONGEST_WAIT)
+
+    return asked
+
+
+@patient
 def read(uri: str, offset: int, length: int | None) -> bytes:
     """The bytes from `offset` on, at most `length` of them; none past the end."""
     from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
@@ -158,6 +184,7 @@ def read(uri: str, offset: int, length: int | None) -> bytes:
     raise Unreachable(f"{uri}: the connection broke {TRIES} times while reading")
 
 
+@patient
 def write(uri: str, data: bytes) -> None:
     bucket, key = split(uri)
     if len(data) < MULTIPART:
@@ -166,6 +193,7 @@ def write(uri: str, data: bytes) -> None:
         call(uri, lambda: client().upload_fileobj(BytesIO(data), bucket, key))
 
 
+@patient
 def create(uri: str, data: bytes) -> bool:
     """A put on the condition that there is none; whether what is there is ours."""
     from botocore.exceptions import ClientError
@@ -194,22 +222,26 @@ def create(uri: str, data: bytes) -> bool:
         return False
 
 
+@patient
 def upload(path: Path, uri: str) -> None:
     bucket, key = split(uri)
     with path.open("rb") as file:  # not upload_file: its errors hide what S3 answered
         call(uri, lambda: client().upload_fileobj(file, bucket, key))
 
 
+@patient
 def download(uri: str, path: Path) -> None:
     bucket, key = split(uri)
     call(uri, lambda: client().download_file(bucket, key, str(path)))
 
 
+@patient
 def size(uri: str) -> int:
     bucket, key = split(uri)
     return call(uri, lambda: client().head_object(Bucket=bucket, Key=key))["ContentLength"]
 
 
+@patient
 def age(uri: str) -> float:
     """Seconds since an object was written, by the server's clock."""
     bucket, key = split(uri)
@@ -223,16 +255,24 @@ def list_objects(uri: str) -> Iterator[tuple[str, int]]:
     """Every object below a prefix: its name relative to it, its bytes; not the markers of empty folders."""
     bucket, key = split(uri)
     prefix = key.rstrip("/") + "/" if key.rstrip("/") else ""
-    pages = call(
-        uri, lambda: iter(client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix))
-    )
-    while page := call(uri, lambda: next(pages, None)):
+    after: dict[str, str] = {}
+    while True:
+        page = _page(uri, bucket, prefix, after)
         for item in page.get("Contents", []):
             name = item["Key"][len(prefix) :]
             if name and not name.endswith("/"):
                 yield name, item["Size"]
+        if not page.get("IsTruncated"):
+            return
+        after = {"ContinuationToken": page["NextContinuationToken"]}
 
 
+@patient
+def _page(uri: str, bucket: str, prefix: str, after: dict[str, str]) -> dict[str, Any]:
+    return call(uri, lambda: client().list_objects_v2(Bucket=bucket, Prefix=prefix, **after))
+
+
+@patient
 def delete(uri: str) -> None:
     bucket, key = split(uri)
     call(uri, lambda: client().delete_object(Bucket=bucket, Key=key))

@@ -8,13 +8,14 @@ from typing import Any
 
 import ray
 
+from syncir_ray import storage
 from syncir_ray.errors import UserError
 from syncir_ray.nodes import can_bring
 from syncir_ray.placement import C, Place, place, pools_of
 from syncir_ray.stopping import heed
 
-# Tokenizers would start threads beside ours, and warn when Ray forks.
-ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false"}
+# Of the workers. Tokenizers would start threads beside ours, and warn when Ray forks.
+ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", **storage.PATIENT}
 
 
 def start(config: C) -> Place[C]:

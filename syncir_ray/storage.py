@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,23 @@ from syncir_ray import disk, s3
 from syncir_ray.errors import UserError
 from syncir_ray.s3 import Denied as Denied
 from syncir_ray.s3 import Unreachable as Unreachable
+
+# The environment of work under way: S3 may be away for five minutes, as when a server starts again or throttles.
+PATIENT = {s3.PATIENCE: "300"}
+
+
+@contextmanager
+def patience() -> Iterator[None]:
+    """In this process, wait for an S3 that is away; workers do so where `PATIENT` is in their environment."""
+    before = os.environ.get(s3.PATIENCE)
+    os.environ.update(PATIENT)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[s3.PATIENCE]
+        else:
+            os.environ[s3.PATIENCE] = before
 
 
 @dataclass(frozen=True, slots=True)

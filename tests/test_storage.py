@@ -378,3 +378,45 @@ def test_create_knows_its_own_object(moody):
     moody.script[:] = [(409, "ConditionalRequestConflict"), (200, "")]
     assert storage.create("s3://test/a", b"mine")
     assert moody.puts[-1] == b"mine"
+
+
+def test_work_under_way_waits_for_a_server_that_is_away(moody, monkeypatch):
+    away = [(503, "SlowDown")] * 4  # one call of botocore's
+    moody.script[:] = away * 3
+    with storage.patience():
+        assert storage.read("s3://test/a") == Moody.body and not moody.script
+    moody.script[:] = away
+    with pytest.raises(storage.Unreachable):  # a command that only begins does not wait
+        storage.read("s3://test/a")
+    monkeypatch.setenv(s3.PATIENCE, "5")
+    clock, began = s3.time.monotonic, s3.time.monotonic()
+    monkeypatch.setattr(s3.time, "monotonic", lambda: clock() + 2 * len(moody.puts))  # 2 s a put
+    moody.script[:] = away * 9
+    with pytest.raises(storage.Unreachable):
+        storage.write("s3://test/a", b"mine")
+    assert clock() - began < 60 and 4 <= len(moody.puts) <= 12
+
+
+def test_a_listing_is_whole_though_the_server_goes_away_between_its_pages(request, monkeypatch):
+    from botocore.exceptions import EndpointConnectionError
+
+    place = request.getfixturevalue("s3")("pages")
+    names = {f"{i:02}/a b+%.jpg" for i in range(7)}
+    for name in names:
+        storage.write(storage.join(place, name), b"")
+    real, asked = storage.s3.client(), []
+
+    class Away:
+        def list_objects_v2(self, **arguments: object) -> object:
+            asked.append(arguments)
+            if len(asked) % 2:
+                raise EndpointConnectionError(endpoint_url="http://away")
+            return real.list_objects_v2(MaxKeys=2, **arguments)
+
+    monkeypatch.setattr(storage.s3, "client", Away)
+    monkeypatch.setattr(storage.s3.time, "sleep", lambda _: None)
+    with storage.patience():
+        assert sorted(entry.name for entry in storage.list_files(place)) == sorted(names)
+    assert len(asked) == 8
+    with pytest.raises(storage.Unreachable):
+        list(storage.list_files(place))
