@@ -105,7 +105,7 @@ def _write(result: Result) -> None:
     """The files of a result, below its `out`."""
     out = storage.absolute(result.settings.out)
     for part in result.parts:
-        name = part.benchmark.title.replace(" ", "-") + ("-partial" if part.left_out else "")
+        name = part.benchmark.title.replace(" ", "-") + ("-partial" if part.images.missing else "")
         rankings = {"recall": part.rankings.whole, "recall_subset": part.rankings.subset}
         for metric, ranked in rankings.items():
             if ranked:

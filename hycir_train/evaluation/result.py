@@ -46,10 +46,11 @@ class Result:
 
     @property
     def figures(self) -> dict[str, Any]:
-        """Of one part its own, as `score` gives them; of several those of each, of FashionIQ with their mean."""
+        """Of one part its own, as `score` gives them; of several those of each, of FashionIQ with their mean. Over
+        a partial gallery there is a "partial" among them, that says what is missing."""
         if len(self.parts) == 1:
-            return self.parts[0].figures
-        found: dict[str, Any] = {part.key: part.figures for part in self.parts}
+            return _told(self.parts[0])
+        found: dict[str, Any] = {part.key: _told(part) for part in self.parts}
         return found | ({"mean": self._mean} if self._mean else {})
 
     @property
@@ -132,6 +133,10 @@ class Result:
             "created": self.created,
             "packages": self.packages,
         }
+
+
+def _told(part: Part) -> dict[str, Any]:
+    return ({"partial": part.images.partial} if part.images.missing else {}) | part.figures
 
 
 def _plain(figures: Figures) -> dict[str, float]:

@@ -281,6 +281,7 @@ def test_missing_and_unreadable_images(world, tmp_path, capsys, refused, ray_ses
     assert "PARTIAL, compares with nobody's" in told and "queries name a missing image and are left out" in told
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     part = result["parts"]["circo"]
+    assert result["figures"]["circo"]["partial"].startswith("2 of ")
     assert result["partial"] and set(part["missing"]) == {first, second}
     left_out = {q.id for q in circo.queries if {first, second} & {q.reference, *q.truths}}
     assert set(part["left_out"]) == left_out and part["queries"] == 24 - len(left_out)

@@ -191,6 +191,7 @@ def test_what_would_mislead_is_said():
     settings = Settings("cirr", "", "images", "models/hybrid")
     whole = result(settings, part(benchmark("cirr"), {"recall@1": 1.0}))
     assert whole.notes() == [] and whole.document()["partial"] is False
+    assert whole.document()["figures"] == {"recall@1": 1.0}
     assert whole.tables()[0].title == "cirr val, 9 queries, 70 images"
     images = Images({n: n for n in NAMES[:60]}, NAMES[60:])
     odd = replace(settings, prompt="searle", preprocessing="padded")
@@ -216,6 +217,7 @@ def test_what_would_mislead_is_said():
     assert found.tables()[0].title.endswith(", PARTIAL")
     document = json.loads(json.dumps(found.document()))
     assert document["partial"] and document["parts"]["cirr"]["left_out"] == ["a", "b"]
+    assert document["figures"]["partial"].startswith("10 of 70 images are missing: image60, ")
     assert document["parts"]["cirr"]["missing"] == list(NAMES[60:])
     found = replace(found, about=found.about | {"encoder_revision": "sha256:new", "trained_with": "sha256:old"})
     assert any(
