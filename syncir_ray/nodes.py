@@ -12,6 +12,7 @@ import ray
 from ray._private import state
 from ray.core.generated import autoscaler_pb2
 from ray.experimental.internal_kv import _internal_kv_get
+from ray.util import client
 
 from syncir_ray.config import Pool
 from syncir_ray.errors import UserError
@@ -29,7 +30,7 @@ def can_bring(gpus: float, cpus: float) -> bool:
     Ray keeps nowhere what a cluster may grow to, so the autoscaler is asked for such a node, by a task that needs
     it, and its answer is awaited: a node it launches, or that nothing can bring one. The task is taken back.
     """
-    if _fixed():
+    if client.ray.is_connected() or _fixed():  # a Ray client does not see the autoscaler
         return False
     before, end = _launching(), time.monotonic() + ANSWER
     asked = ray.remote(num_gpus=gpus, num_cpus=cpus, max_retries=0)(lambda: None).remote()
@@ -88,7 +89,7 @@ def watching(
     Raises:
         UserError: the nodes have not come in time.
     """
-    if pool is None:
+    if pool is None or client.ray.is_connected():
         yield
         return
     stop, late = threading.Event(), threading.Event()
@@ -96,7 +97,10 @@ def watching(
     def watch() -> None:
         since, told = time.monotonic(), FIRST
         while not stop.wait(LOOK):
-            waiting, placed = _actors()
+            try:
+                waiting, placed = _actors()
+            except Exception:  # the head is gone or busy: the stage itself will say so
+                continue
             tell(waiting)
             if placed or not waiting:
                 since, told = time.monotonic(), FIRST
@@ -121,7 +125,7 @@ def watching(
         raise UserError(f"{stage}: {why}") from None
     finally:
         stop.set()
-        thread.join()
+        thread.join(timeout=LOOK)
         tell(0)
 
 
