@@ -6,8 +6,7 @@ It renders a world and a benchmark, runs `synthesize --preset mini` (and once mo
 filter off), embeds the images for both encoders, trains each row of each table once a seed, and ranks the
 benchmark's CIRR form. The first half is the commands themselves. Trainings run in `--processes` at once, without
 Ray: `hycir_train.train.train` is what each worker of the command runs. What is finished is kept, so the same
-command continues. Prints the tables, the paper's figures beside them, and writes them to <out>/ablation.md. On two idle cores about
-half an hour in all, 10 to 13 minutes of it before the first training.
+command continues. Prints the tables, the paper's figures beside them, and writes them to <out>/ablation.md.
 """
 
 import argparse
