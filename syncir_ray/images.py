@@ -54,8 +54,8 @@ _DRAFT_GAP = 2.0
 # From 16-fold shrinking on Pillow averages whole pixels first. Without it, a 1 x 10**7 image squashed to 224
 # wants filter tables of gigabytes and (where x is resized first) 224 x 10**7 pixels between.
 _REDUCING_GAP = 8.0
-# Each scan of a JPEG passes over the whole picture, 50 ms at 81 megapixels, for a hundred bytes: a megabyte of them
-# would take seven minutes. Encoders write about ten.
+# Each scan of a JPEG passes over the whole picture, 50 ms at 81 megapixels, for a hundred bytes: a megabyte of
+# them would take seven minutes. Encoders write about ten.
 _SCANS = 100
 _MARKER = re.compile(rb"\xff[^\0\xff\xd0-\xd7]")  # not what stands in the data of a scan
 _EIGHT_BITS = ((np.arange(2**16) + 128) // 257).astype(np.uint8)  # 16 bits to 8, rounded
