@@ -161,7 +161,7 @@ def _status(error: openai.APIStatusError) -> Failure:
 
 def _read(reply: ChatCompletion) -> Answer | Failure:
     """The first choice. The client checks no types, so nothing is taken for granted."""
-    choice = next(iter(reply.choices or []), None)
+    choice = next(iter(reply.choices if isinstance(reply.choices, list) else []), None)
     message = getattr(choice, "message", None)
     text, finish = getattr(message, "content", None), getattr(choice, "finish_reason", None)
     if finish == "content_filter" or getattr(message, "refusal", None):

@@ -117,6 +117,7 @@ def test_a_refused_prompt_fails_alone_and_at_once(status: int, reason: str) -> N
         ((200, {}, {"choices": []}), Failure("empty answer", "finish reason None")),
         ((200, {}, {}), Failure("empty answer", "finish reason None")),
         ((200, {}, {"choices": None}), Failure("empty answer", "finish reason None")),
+        ((200, {}, {"choices": 3}), Failure("empty answer", "finish reason None")),
         ((200, {}, {"choices": [None]}), Failure("empty answer", "finish reason None")),
         ((200, {}, {"choices": [{"message": None}]}), Failure("empty answer", "finish reason None")),
         ((200, {}, {"choices": [{"message": {"content": 3}}]}), Failure("empty answer", "finish reason None")),
