@@ -1,4 +1,4 @@
-"""A small OpenAI-compatible server on 127.0.0.1 that does as a test says."""
+"""A small OpenAI-compatible server on this machine that does as a test says."""
 
 import json
 import threading
@@ -42,15 +42,15 @@ class Server(ThreadingHTTPServer):
     daemon_threads = False  # so that closing waits for every request: nothing is left running
     block_on_close = True
 
-    def __init__(self, act: Callable[[str, int], Reply], port: int = 0) -> None:
-        super().__init__(("127.0.0.1", port), Handler)
+    def __init__(self, act: Callable[[str, int], Reply], port: int = 0, host: str = "127.0.0.1") -> None:
+        super().__init__((host, port), Handler)
         self.act, self.asked, self.bodies = act, Counter[str](), list[dict[str, Any]]()
         self.keys, self.times = set[str | None](), list[float]()
         self.lock, self.now, self.most = threading.Lock(), 0, 0
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1"
+        return f"http://{self.server_address[0]}:{self.server_port}/v1"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing: a client that hung up is part of a test."""
@@ -98,8 +98,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(act: Callable[[str, int], Reply], port: int = 0) -> Iterator[Server]:
-    with Server(act, port) as server:
+def serving(act: Callable[[str, int], Reply], port: int = 0, host: str = "127.0.0.1") -> Iterator[Server]:
+    with Server(act, port, host) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

@@ -15,44 +15,65 @@ from pathlib import Path
 
 KEY, SECRET = "test-key", "test-secret"
 START_SECONDS = 60
+NAMES = [f"{part}.port{kind}" for part in ("master", "volume", "filer", "s3") for kind in ("", ".grpc")]
+
+
+class Server:
+    """A server that keeps its data in `folder`; killed and started again, it is the same one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ports = _free_ports(8)
+        users = [{"name": "me", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin"]}]
+        (folder / "s3.json").write_text(json.dumps({"identities": users}))
+        self.address = f"127.0.0.1:{self.ports[NAMES.index('s3.port')]}"
+        self.environment = {
+            "AWS_ENDPOINT_URL": f"http://{self.address}",
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+    def start(self, wait: bool = True) -> None:
+        """Start it and, unless told not to, wait until it serves: some 10 s where it was killed."""
+        folder, log = self.folder, self.folder / "log"
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [str(Path(sys.executable).with_name("weed")), "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+                 f"-dir={folder}", "-s3", f"-s3.config={folder / 's3.json'}", "-master.telemetry=false",
+                 "-s3.port.iceberg=0", "-s3.port.lance=0",
+                 *(f"-{name}={port}" for name, port in zip(NAMES, self.ports, strict=True))],
+                stdout=output, stderr=output, env={**os.environ, "HOME": str(folder)}, start_new_session=True,
+                preexec_fn=die_with_parent,
+            )  # fmt: skip
+        try:
+            if wait:
+                _wait(self.process, self.environment, log)
+        except BaseException:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
 
 
 @contextmanager
 def serving(folder: Path) -> Iterator[dict[str, str]]:
-    """The environment that leads boto3, pyarrow and Ray to the server; it keeps its data in `folder`."""
-    ports = _free_ports(8)
-    names = [f"{part}.port{kind}" for part in ("master", "volume", "filer", "s3") for kind in ("", ".grpc")]
-    users = [{"name": "me", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin"]}]
-    (folder / "s3.json").write_text(json.dumps({"identities": users}))
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports[names.index('s3.port')]}",
-        "AWS_ACCESS_KEY_ID": KEY,
-        "AWS_SECRET_ACCESS_KEY": SECRET,
-        "AWS_REGION": "us-east-1",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    log = folder / "log"
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            [str(Path(sys.executable).with_name("weed")), "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
-             f"-dir={folder}", "-s3", f"-s3.config={folder / 's3.json'}", "-master.telemetry=false",
-             "-s3.port.iceberg=0", "-s3.port.lance=0",
-             *(f"-{name}={port}" for name, port in zip(names, ports, strict=True))],
-            stdout=output, stderr=output, env={**os.environ, "HOME": str(folder)}, start_new_session=True,
-            preexec_fn=_die_with_parent,
-        )  # fmt: skip
-        try:
-            _wait(server, environment, log)
-            yield environment
-        finally:
-            server.kill()
-            server.wait()
+    """The environment that leads boto3, pyarrow and Ray to a server; it keeps its data in `folder`."""
+    server = Server(folder)
+    server.start()
+    try:
+        yield server.environment
+    finally:
+        server.kill()
 
 
-def _die_with_parent() -> None:
+def die_with_parent(by: int = signal.SIGKILL) -> None:
     """A server must not outlive tests that are killed."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(1, by)  # PR_SET_PDEATHSIG
 
 
 def _free_ports(number: int) -> list[int]:
