@@ -17,7 +17,7 @@ from tests.faults.faults import FAULTS, SLOW
 from tests.faults.world import KEYS, ORDER, STAGES, Setting
 
 LIMIT = 300.0  # seconds of one command; without a fault 20 on an idle machine, so what takes longer hangs
-NOISE = ("Traceback", "StackTrace", "Warning", "(raylet)", ".cc:", ".py:")
+NOISE = ("Traceback", "Warning", "core_worker.cc")
 COMMANDS = 6  # more of them and a run does not go on
 
 
