@@ -21,17 +21,6 @@ from tests import chat_server, s3_server, world
 TOKEN = "hf_planted0123456789abcdefghij"
 SECRETS = [chat_server.KEY, TOKEN, s3_server.KEY, s3_server.SECRET]
 PASSWORD = "pass-planted-0123456789"
-PROGRAM = """
-import json, sys
-from syncir_ray import cli
-ended = []
-for command in json.loads(sys.argv[1]):
-    try:
-        cli.main(command)
-    except SystemExit as exit:
-        ended.append(exit.code)
-print("ENDED", json.dumps(ended))
-"""
 
 
 class Echo(BaseHTTPRequestHandler):
@@ -100,7 +89,7 @@ def told(tmp_path_factory, s3):
             ["synthesize", "--images", images, "--out", to, *usual, *more] for images, to, *more in asked.values()
         ]
         done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, json.dumps(commands)],
+            [sys.executable, "-c", world.COMMANDS, json.dumps(commands)],
             capture_output=True, text=True, timeout=240,
             env={
                 **os.environ, "RAY_TMPDIR": ray, "OPENAI_API_KEY": chat_server.KEY, "HF_TOKEN": TOKEN,

@@ -25,6 +25,18 @@ BAD = {
 }
 
 
+# A process of its own for several commands, given as JSON; the last line it prints has their exit statuses.
+COMMANDS = """
+import json, sys
+from syncir_ray import cli
+ended = []
+for command in json.loads(sys.argv[1]):
+    try:
+        cli.main(command)
+    except SystemExit as exit:
+        ended.append(exit.code)
+print("ENDED", json.dumps(ended))
+"""
 STAGES = ("features", "groups", "captions", "queries", "triplets")
 
 

@@ -25,17 +25,6 @@ NAMES = (
     "a&b=c?d#e.jpg", "x" * 251 + ".jpg", "UPPER.JPG", "two.jpg.png", "CON.jpg", "null\u2400.jpg",
 )  # fmt: skip
 HIDDEN = {name for name in NAMES if name.startswith(".")}
-PROGRAM = """
-import json, sys
-from syncir_ray import cli
-ended = []
-for command in json.loads(sys.argv[1]):
-    try:
-        cli.main(command)
-    except SystemExit as exit:
-        ended.append(exit.code)
-print("ENDED", json.dumps(ended))
-"""
 
 
 class Sources:
@@ -161,7 +150,7 @@ class Sources:
             for name, run in self.runs.items()
         ]
         process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, json.dumps(commands)],
+            [sys.executable, "-c", world.COMMANDS, json.dumps(commands)],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env={**os.environ, "AWS_ENDPOINT_URL": self.tap.url, "RAY_TMPDIR": str(ray)},
         )  # fmt: skip
