@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 # A training of days outlives some workers; one that dies for a reason of its own dies again at once.
 FAILURES = 10
 POLL = 0.25  # seconds between looks at what the workers say
+# Seconds for the others to end where one cannot go on: Ray ends a process with its own status whose threads still
+# ask for something while Ray is shut down.
+ENDING = 10.0
 
 
 class Board:
@@ -87,7 +90,8 @@ def run_group(
                 ended.append(error)
 
         # In a thread, so that this one can watch what the workers say, the lease, and the keyboard.
-        threading.Thread(target=fit, name="fit", daemon=True).start()
+        fitting = threading.Thread(target=fit, name="fit", daemon=True)
+        fitting.start()
         over = False
         while not over:
             over = bool(ended)  # looked at first, so that what was said before the end is shown
@@ -95,6 +99,7 @@ def run_group(
             for line in lines:
                 show(line)
             if refused:
+                fitting.join(ENDING)
                 raise UserError(refused)
             if job.lost.wait(0 if over else POLL):
                 raise LostLease(LOST)
@@ -143,6 +148,5 @@ def _work(told: dict[str, Any]) -> None:
 
     try:
         train(told["plan"], ray.get(told["data"][0]), Device(told["threads"]), tell)
-    except (UserError, LostLease) as error:  # no other worker would do better
+    except (UserError, LostLease) as error:  # raised, it would be started again, and do no better
         ray.get(board.refuse.remote(str(error)))
-        raise

@@ -91,10 +91,11 @@ class Job(Generic[C]):
                     place = self.place()
                     chain = operators(place)
                     pool, batch = model(chain)
-                    with watching(line.stage, pool, self.screen.say, meter.pending):
+                    with watching(line.stage, pool, self.screen.say, meter.pending) as seen:
                         for unit, counts, made in stream(works, chain, commit, place.light, self.lost):
                             line.advance(units[unit], counts)
                             meter.unit(made, line.left, batch)
+                            seen()
         self.held()
         carry.drop_stale(self.run, name)
         return self.run.close(name, key, total)

@@ -79,36 +79,43 @@ def _report() -> dict:
 @contextmanager
 def watching(
     stage: str, pool: Pool | None, say: Callable[[str], None], tell: Callable[[int], None]
-) -> Iterator[None]:
-    """Say so while a stage cannot work because none of its actors has a node, and give up after `pool.wait`.
+) -> Iterator[Callable[[], None]]:
+    """Say so while a stage cannot work because its actors have no node, and give up after `pool.wait`: none of
+    them has one, or one has lost its own, with the units it had in hand, and the others have nothing left to do.
 
     Args:
         pool: of the stage's model; None where it has none.
         say: a line on the terminal. tell: how many actors wait, to the metrics.
 
+    Yields:
+        What is to be called at each unit that is committed.
+
     Raises:
         UserError: the nodes have not come in time.
     """
     if pool is None or client.ray.is_connected():
-        yield
+        yield lambda: None
         return
-    stop, late = threading.Event(), threading.Event()
+    stop, late, unit = threading.Event(), threading.Event(), threading.Event()
 
     def watch() -> None:
         since, told = time.monotonic(), FIRST
         while not stop.wait(LOOK):
             try:
-                waiting, placed = _actors()
+                waiting, lost, placed = _actors()
             except Exception:  # the head is gone or busy: the stage itself will say so
                 continue
-            tell(waiting)
-            if placed or not waiting:
+            tell(waiting + lost)
+            if not waiting + lost or (placed and (not lost or unit.is_set())):
                 since, told = time.monotonic(), FIRST
+                unit.clear()
                 continue
             seconds = time.monotonic() - since
             if seconds >= told:
                 told += EVERY
-                say(f"{stage:<9} waiting for nodes: {waiting} {_kind(pool, waiting)} pending, {clock(seconds)}")
+                pending = f"{waiting + lost} {_kind(pool, waiting + lost)} pending"
+                without = "; Ctrl-C and the same command go on without it" if placed else ""
+                say(f"{stage:<9} waiting for nodes: {pending}, {clock(seconds)}{without}")
             if pool.wait is not None and seconds >= 60 * pool.wait:
                 late.set()
                 _thread.interrupt_main()  # it waits inside Ray Data, which ends the stage as for Ctrl-C
@@ -117,7 +124,7 @@ def watching(
     thread = threading.Thread(target=watch, name="nodes", daemon=True)
     thread.start()
     try:
-        yield
+        yield unit.set
     except KeyboardInterrupt:
         if not late.is_set():
             raise
@@ -134,14 +141,16 @@ def _kind(pool: Pool, number: int) -> str:
     return f"actor{'s' * (number > 1)} of {room}"
 
 
-def _actors() -> tuple[int, int]:
-    """The actors that hold this job's models: how many wait for a node, and how many have one."""
+def _actors() -> tuple[int, int, int]:
+    """The actors that hold this job's models: how many wait for their first node, how many for another than the
+    one they lost, and how many have one."""
     job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
-    found = [
-        actor
-        for name in ("PENDING_CREATION", "ALIVE")
-        for actor in state.actors(job_id=job, actor_state_name=name).values()
-        if actor["ActorClassName"].startswith("MapWorker")
-    ]
-    waiting = sum(not actor["Pid"] for actor in found)  # one that loads its model is pending too, in a process
-    return waiting, len(found) - waiting
+
+    def having(condition: str) -> list[dict[str, Any]]:
+        found = state.actors(job_id=job, actor_state_name=condition).values()
+        return [actor for actor in found if actor["ActorClassName"].startswith("MapWorker")]
+
+    new, again = having("PENDING_CREATION"), having("RESTARTING")
+    waiting = sum(not actor["Pid"] for actor in new)  # one that loads its model is pending too, in a process
+    lost = sum(not actor["Address"]["IPAddress"] for actor in again)
+    return waiting, lost, len(new) + len(again) + len(having("ALIVE")) - waiting - lost

@@ -51,7 +51,7 @@ def _init() -> None:
             line = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(f"RAY_ADDRESS={address}: {line}") from None
         heed()
-        _native_log()
+        _quiet()
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # By default Ray ends idle workers above one a core after a second, and each costs seconds to start again: the
@@ -61,16 +61,27 @@ def _init() -> None:
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
     ray.init(include_dashboard=False, num_cpus=os.cpu_count(), **settings)
     heed()
-    _native_log()
+    _quiet()
 
 
-def _native_log() -> None:
-    """Send what Ray's C++ half prints in this process to Ray's log folder: it warns of every actor pool of Ray
-    Data that its arguments lie in the object store, where Ray Data keeps them."""
+def _quiet() -> None:
+    """Send to Ray's log folder what Ray prints in this process beside our lines: its C++ half warns of every actor
+    pool of Ray Data that its arguments lie in the object store, where Ray Data keeps them; and of a node that dies
+    it prints the last words, of which the first line stays here."""
     node = ray._private.worker._global_node
-    if node is None or sys.stderr is not sys.__stderr__:
-        return  # a Ray client has none; or someone has redirected it already
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    if node is None:
+        return  # a Ray client has none
     log = Path(node.get_logs_dir_path(), "driver-native.log")
+
+    def tell(data: dict[str, Any], ignore_prefix: bool = False) -> None:
+        text = "\n".join(data["lines"])
+        with log.open("a") as file:
+            print(text, file=file)
+        print(f"ray       {text.partition(chr(10))[0][:160]}", flush=True)
+
+    ray._private.worker.print_to_stdstream = tell  # what the workers print is off
+    if sys.stderr is not sys.__stderr__:
+        return  # someone has redirected it already
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
     with log.open("ab") as file:
         os.dup2(file.fileno(), 2)

@@ -43,6 +43,9 @@ class Server:
                 [str(Path(sys.executable).with_name("weed")), "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
                  f"-dir={folder}", "-s3", f"-s3.config={folder / 's3.json'}", "-master.telemetry=false",
                  "-s3.port.iceberg=0", "-s3.port.lance=0",
+                 # A bucket takes seven; of the default eight none is left for the log of the filer, which holds up
+                 # every write once its memory is full of what it could not log.
+                 "-volume.max=100",
                  *(f"-{name}={port}" for name, port in zip(NAMES, self.ports, strict=True))],
                 stdout=output, stderr=output, env={**os.environ, "HOME": str(folder)}, start_new_session=True,
                 preexec_fn=die_with_parent,

@@ -12,8 +12,8 @@ from syncir_ray.errors import UserError
 
 @pytest.fixture
 def actors(monkeypatch):
-    """How many wait and how many have a node; a look every hundredth of a second."""
-    found = [0, 0]
+    """How many wait for a node, have lost theirs, and have one; a look every hundredth of a second."""
+    found = [0, 0, 0]
     monkeypatch.setattr(nodes, "_actors", lambda: tuple(found))
     monkeypatch.setattr(nodes, "LOOK", 0.01)
     monkeypatch.setattr(nodes, "FIRST", 0.1)
@@ -27,12 +27,12 @@ def watching(pool, said, told):
 
 def test_it_says_so_from_a_while_on_and_again(actors):
     said, told = [], []
-    actors[:] = 3, 0
+    actors[:] = 3, 0, 0
     with watching(Pool(gpus=2), said, told):
         time.sleep(0.05)
         assert not said
         time.sleep(0.5)
-        actors[:] = 2, 1  # one has a node: the stage works
+        actors[:] = 2, 0, 1  # one has a node: the stage works
         time.sleep(0.05)
         number = len(said)
         time.sleep(0.3)
@@ -45,7 +45,7 @@ def test_it_says_so_from_a_while_on_and_again(actors):
 
 def test_it_says_nothing_where_nobody_waits(actors):
     said, told = [], []
-    for found in ((0, 2), (0, 0)):
+    for found in ((0, 0, 2), (0, 0, 0)):
         actors[:] = found
         with watching(Pool(gpus=1, wait=0.001), said, told):
             time.sleep(0.3)
@@ -54,15 +54,28 @@ def test_it_says_nothing_where_nobody_waits(actors):
     assert not said and set(told) == {0}
 
 
+def test_a_node_that_is_gone_is_told_once_the_others_have_nothing_left(actors):
+    said = []
+    actors[:] = 0, 1, 2
+    with watching(Pool(gpus=0, cpus=2), said, []) as unit:
+        for _ in range(10):  # the others work
+            unit()
+            time.sleep(0.03)
+        assert not said
+        time.sleep(0.25)
+    assert {line.rpartition(",")[0] for line in said} == {"captions  waiting for nodes: 1 actor of 2 CPUs pending"}
+    assert said[0].endswith("Ctrl-C and the same command go on without it")
+
+
 def test_it_gives_up_when_told_to(actors):
-    actors[:] = 1, 0
+    actors[:] = 1, 0, 0
     with pytest.raises(UserError, match=r"captions: no node for an actor of 4 CPUs has come within 0\.005 min"):
         with watching(Pool(gpus=0, cpus=4, wait=0.005), [], []):
             time.sleep(10)
 
 
 def test_ctrl_c_is_no_late_node(actors):
-    actors[:] = 1, 0
+    actors[:] = 1, 0, 0
     with pytest.raises(KeyboardInterrupt):
         with watching(Pool(wait=10), [], []):
             raise KeyboardInterrupt

@@ -1,6 +1,7 @@
 """One disturbed run: a fault strikes at a drawn moment, the command is given again until it ends, and what came of
 it is compared with the undisturbed run."""
 
+import os
 import random
 import time
 from dataclasses import dataclass
@@ -12,12 +13,13 @@ import numpy as np
 from syncir_ray import record, storage
 from syncir_ray.ledger import ledger
 from syncir_ray.run import Run
-from tests import world
+from tests import s3_server, world
 from tests.faults.faults import FAULTS, SLOW
 from tests.faults.world import KEYS, ORDER, STAGES, Setting
 
 LIMIT = 300.0  # seconds of one command; without a fault 20 on an idle machine, so what takes longer hangs
-NOISE = ("Traceback", "Warning", "core_worker.cc")
+NOISE = ("Traceback", "Warning", "core_worker.cc", "state-dump")
+UNDER_WAY = 32  # items: two units of 8 with each of two actors
 COMMANDS = 6  # more of them and a run does not go on
 
 
@@ -62,6 +64,7 @@ def disturb(made: Setting, case: Case) -> Result:
     dice, log = random.Random(case.seed + "-fault"), made.folder / f"run-{case.number}.log"
     made.forget()
     out = made.begin(case.place, case.stage, f"run-{case.number}")
+    run, kept = Run(out), {}
     start, did, wrong, commands = time.monotonic(), "", [], 0
     for commands in range(1, COMMANDS + 1):
         with made.start(case.place, out, log) as process:
@@ -76,19 +79,24 @@ def disturb(made: Setting, case: Case) -> Result:
                 process.kill()
         if not code and code is not None:
             break
+        kept = kept or stamps(run)
         if not did:
             wrong.append("ended before the fault")
     else:
         wrong.append(f"not finished by {COMMANDS} commands")
     seconds = time.monotonic() - start
     made.cluster.mend()
-    wrong += told(log) + differences(made, Run(out), case.place)
+    wrong += told(log) + differences(made, run, case.place)
+    now = stamps(run)
+    wrong += [f"{name}: written again" for name, stamp in kept.items() if now.get(name) != stamp]
     needed = {stage: made.needed[stage] for stage in STAGES[STAGES.index(case.stage) :]}
     items, _ = made.asked()
-    twice = sum(items[stage] - needed[stage] for stage in needed) / sum(needed.values())
-    if twice < 0:
+    over = sum(items[stage] - needed[stage] for stage in needed)
+    if over < 0:
         wrong.append("less was computed than needed")
-    return Result(case, did or "nothing", commands, seconds, twice, wrong)
+    if case.kind == "driver" and over > UNDER_WAY:
+        wrong.append(f"{over} items were done again")
+    return Result(case, did or "nothing", commands, seconds, over / sum(needed.values()), wrong)
 
 
 def _under_way(made: Setting, case: Case, process) -> bool:
@@ -100,6 +108,18 @@ def _under_way(made: Setting, case: Case, process) -> bool:
         time.sleep(0.02)
     time.sleep(case.delay)
     return process.poll() is None
+
+
+def stamps(run: Run) -> dict[str, object]:
+    """Each committed unit of the tables, and what tells whether it was written again."""
+    found: dict[str, object] = {}
+    for name in [f"{table}/{unit.name}" for table in ORDER for unit in run.units(table)]:
+        if storage.is_s3(address := run.at(name)):
+            bucket, _, key = address.removeprefix("s3://").partition("/")
+            found[name] = s3_server.client(dict(os.environ)).head_object(Bucket=bucket, Key=key)["LastModified"]
+        else:
+            found[name] = Path(address).stat().st_mtime_ns
+    return found
 
 
 def told(log: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Disturbed runs on a cluster of three hosts, each equal to the undisturbed one. For longer, by hand:
+"""Twenty disturbed runs on a cluster of three hosts, each equal to the undisturbed one. For longer, by hand:
 `python -m tests.faults --runs 100`."""
 
 import pytest
@@ -6,9 +6,12 @@ import pytest
 from tests.faults.disturb import Result, disturb, draw, table
 from tests.faults.world import setting
 
-SEED = 2
-# The kinds take turns, in this order; what is drawn for a number depends on it.
-KINDS = ["host for good", "network", "s3", "slow down", "cut", "silent", "driver", "actor", "task", "host"]
+SEED = 2865  # with it the driver dies once in each stage, and something happens four times in each
+# What is drawn for a number depends on its place here.
+KINDS = [
+    "host for good", "driver", "network", "driver", "s3", "driver", "slow down", "driver", "cut", "driver",
+    "silent", "actor", "task", "host", "s3", "slow down", "cut", "actor", "task", "host",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +22,7 @@ def made():
     print(f"\n{table(results)}")
 
 
-@pytest.mark.parametrize("number", range(len(KINDS)), ids=KINDS)
+@pytest.mark.parametrize("number", range(len(KINDS)), ids=lambda number: f"{KINDS[number]}-{number}")
 def test_a_disturbed_run_comes_to_the_same_rows(made, number):
     setting, results = made
     if KINDS[number] == "network" and setting.network.apart:
