@@ -19,7 +19,6 @@ from tests.faults.world import KEYS, ORDER, STAGES, Setting
 
 LIMIT = 300.0  # seconds of one command; without a fault 20 on an idle machine, so what takes longer hangs
 NOISE = ("Traceback", "Warning", "core_worker.cc", "state-dump")
-UNDER_WAY = 32  # items: two units of 8 with each of two actors
 COMMANDS = 6  # more of them and a run does not go on
 
 
@@ -54,9 +53,9 @@ def draw(made: Setting, seed: int, number: int, kinds: list[str]) -> Case:
     name = f"{seed}-{number}"
     dice, kind = random.Random(name), kinds[number % len(kinds)]
     _, places = (FAULTS | SLOW)[kind]
-    stage = dice.choice(STAGES)
+    stage, place = dice.choice(STAGES), dice.choice(places)
     calls = dice.randint(1, max(1, made.calls[stage] - 1))
-    return Case(number, kind, dice.choice(places), stage, calls, dice.uniform(0, 0.3), name)
+    return Case(number, kind, place, stage, calls, dice.uniform(0, 0.3), name)
 
 
 def disturb(made: Setting, case: Case) -> Result:
@@ -94,8 +93,6 @@ def disturb(made: Setting, case: Case) -> Result:
     over = sum(items[stage] - needed[stage] for stage in needed)
     if over < 0:
         wrong.append("less was computed than needed")
-    if case.kind == "driver" and over > UNDER_WAY:
-        wrong.append(f"{over} items were done again")
     return Result(case, did or "nothing", commands, seconds, over / sum(needed.values()), wrong)
 
 
