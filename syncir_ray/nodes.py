@@ -80,8 +80,8 @@ def _report() -> dict:
 def watching(
     stage: str, pool: Pool | None, say: Callable[[str], None], tell: Callable[[int], None]
 ) -> Iterator[Callable[[], None]]:
-    """Say so while a stage cannot work because its actors have no node, and give up after `pool.wait`: none of
-    them has one, or one has lost its own, with the units it had in hand, and the others have nothing left to do.
+    """Say so while a stage waits for nodes: none of its actors has one, which is given up after `pool.wait`; or
+    one has lost its own, with the units it had in hand, and no unit comes from the others, which may be at work.
 
     Args:
         pool: of the stage's model; None where it has none.
@@ -116,7 +116,7 @@ def watching(
                 pending = f"{waiting + lost} {_kind(pool, waiting + lost)} pending"
                 without = "; Ctrl-C and the same command go on without it" if placed else ""
                 say(f"{stage:<9} waiting for nodes: {pending}, {clock(seconds)}{without}")
-            if pool.wait is not None and seconds >= 60 * pool.wait:
+            if pool.wait is not None and not placed and seconds >= 60 * pool.wait:
                 late.set()
                 _thread.interrupt_main()  # it waits inside Ray Data, which ends the stage as for Ctrl-C
                 return

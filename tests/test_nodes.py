@@ -57,7 +57,7 @@ def test_it_says_nothing_where_nobody_waits(actors):
 def test_a_node_that_is_gone_is_told_once_the_others_have_nothing_left(actors):
     said = []
     actors[:] = 0, 1, 2
-    with watching(Pool(gpus=0, cpus=2), said, []) as unit:
+    with watching(Pool(gpus=0, cpus=2, wait=0.001), said, []) as unit:  # they may be at work: it does not give up
         for _ in range(10):  # the others work
             unit()
             time.sleep(0.03)
