@@ -42,11 +42,10 @@ def _init() -> None:
     settings: dict[str, Any] = {
         "logging_level": logging.ERROR,
         "log_to_driver": False,  # what workers print stays in Ray's logs; our lines say what happens
-        "runtime_env": {"env_vars": ENVIRONMENT},
     }
     if address := os.environ.get("RAY_ADDRESS"):
         try:
-            ray.init(**settings)
+            ray.init(**settings, runtime_env={"env_vars": ENVIRONMENT})
         except (ConnectionError, RuntimeError, ValueError) as error:
             line = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(f"RAY_ADDRESS={address}: {line}") from None
@@ -59,7 +58,10 @@ def _init() -> None:
     os.environ.setdefault("RAY_num_workers_soft_limit", "16")
     # A stage starts its workers together; by default Ray warns on our terminal above one a core.
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
-    ray.init(include_dashboard=False, num_cpus=os.cpu_count(), **settings)
+    # The workers inherit our environment. With a runtime_env those that Ray starts in advance would not do.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    with storage.patience():
+        ray.init(include_dashboard=False, num_cpus=os.cpu_count(), **settings)
     heed()
     _quiet()
 

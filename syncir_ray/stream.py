@@ -82,7 +82,7 @@ def stream(
         LostLease: another driver has taken the run meanwhile.
     """
     _settings()
-    data: Dataset = ray.data.from_arrow(works)  # one block a unit
+    data: Dataset = ray.data.from_blocks(works)  # `from_arrow` would start a task for each, to look at it
     chain: list[Operator] = [*operators, Tasks(commit, cpus)]
     for operator in chain:
         data = operator(data, len(works))
