@@ -151,6 +151,8 @@ def _undisturbed(made: Setting) -> None:
         while process.poll() is None and not s3.seal("manifest"):
             time.sleep(0.1)
         process.terminate()
+    if not s3.seal("manifest"):
+        raise RuntimeError(f"the run on S3 did not come to its manifest:\n{log.read_text()}")
     for table in ORDER[1:]:
         for entry in storage.list_files(local.at(table)):
             storage.write(s3.at(table, entry.name), storage.read(local.at(table, entry.name)))
