@@ -56,8 +56,6 @@ def _init() -> None:
     # By default Ray ends idle workers above one a core after a second, and each costs seconds to start again: the
     # decoders' and writers' would come and go with every unit.
     os.environ.setdefault("RAY_num_workers_soft_limit", "16")
-    # A stage starts its workers together; by default Ray warns on our terminal above one a core.
-    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
     # The workers inherit our environment. With a runtime_env those that Ray starts in advance would not do.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     with storage.patience():

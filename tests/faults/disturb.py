@@ -15,10 +15,11 @@ from syncir_ray.ledger import ledger
 from syncir_ray.run import Run
 from tests import s3_server, world
 from tests.faults.faults import FAULTS, SLOW
-from tests.faults.world import KEYS, ORDER, STAGES, Setting
+from tests.faults.world import FIRST, KEYS, ORDER, STAGES, Setting
 
-LIMIT = 300.0  # seconds of one command; without a fault 20 on an idle machine, so what takes longer hangs
+LIMIT = 300.0  # seconds of one command; without a fault 15 to 40 on an idle machine, so what takes longer hangs
 NOISE = ("Traceback", "Warning", "core_worker.cc", "state-dump")
+IN_HAND = 16  # prompts: two units an actor, whose process outlives the driver by a moment
 COMMANDS = 6  # more of them and a run does not go on
 
 
@@ -33,6 +34,8 @@ class Case:
     calls: int
     delay: float
     seed: str
+    committed: bool
+    """Whether the stage has committed a unit before; of a driver's death alone."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,10 @@ def draw(made: Setting, seed: int, number: int, kinds: list[str]) -> Case:
     dice, kind = random.Random(name), kinds[number % len(kinds)]
     _, places = (FAULTS | SLOW)[kind]
     stage, place = dice.choice(STAGES), dice.choice(places)
+    committed = kind == "driver" and dice.random() < 0.5
     calls = dice.randint(1, max(1, made.calls[stage] - 1))
-    return Case(number, kind, place, stage, calls, dice.uniform(0, 0.3), name)
+    delay = 0.0 if committed else dice.uniform(0, 0.3)
+    return Case(number, kind, place, stage, calls, delay, name, committed)
 
 
 def disturb(made: Setting, case: Case) -> Result:
@@ -64,12 +69,14 @@ def disturb(made: Setting, case: Case) -> Result:
     made.forget()
     out = made.begin(case.place, case.stage, f"run-{case.number}")
     run, kept = Run(out), {}
+    answered, committed = 0, 0  # prompts, when the driver had died
     start, did, wrong, commands = time.monotonic(), "", [], 0
     for commands in range(1, COMMANDS + 1):
         with made.start(case.place, out, log) as process:
             try:
-                if commands == 1 and _under_way(made, case, process):
+                if commands == 1 and _under_way(made, case, process, run):
                     did = fault(made, process, case.stage, dice)
+                    answered = made.asked()[0]["queries"]
                 code = process.wait(timeout=LIMIT)
             except TimeoutExpired:
                 wrong.append(f"command {commands} hangs")
@@ -78,7 +85,8 @@ def disturb(made: Setting, case: Case) -> Result:
                 process.kill()
         if not code and code is not None:
             break
-        kept = kept or stamps(run)
+        if not kept:
+            kept, committed = stamps(run), _committed(run, "queries")
         if not did:
             wrong.append("ended before the fault")
     else:
@@ -90,21 +98,32 @@ def disturb(made: Setting, case: Case) -> Result:
     wrong += [f"{name}: written again" for name, stamp in kept.items() if now.get(name) != stamp]
     needed = {stage: made.needed[stage] for stage in STAGES[STAGES.index(case.stage) :]}
     items, _ = made.asked()
+    again = items["queries"] - made.needed["queries"]
+    if (case.kind, case.stage) == ("driver", "queries") and again > answered - committed + IN_HAND:
+        wrong.append(f"{answered} prompts were asked and {committed} committed, and {again} asked again")
     over = sum(items[stage] - needed[stage] for stage in needed)
     if over < 0:
         wrong.append("less was computed than needed")
     return Result(case, did or "nothing", commands, seconds, over / sum(needed.values()), wrong)
 
 
-def _under_way(made: Setting, case: Case, process) -> bool:
+def _under_way(made: Setting, case: Case, process, run: Run) -> bool:
     """Wait for the moment; whether it came before the command's end."""
     end = time.monotonic() + LIMIT
-    while made.asked()[1][case.stage] < case.calls:
+    while made.asked()[1][case.stage] < case.calls or (case.committed and not _committed(run, case.stage)):
         if process.poll() is not None or time.monotonic() > end:
             return False
         time.sleep(0.02)
     time.sleep(case.delay)
     return process.poll() is None
+
+
+def _committed(run: Run, stage: str) -> int:
+    """How many items of a stage are committed; of the queries, prompts: units without one are at once."""
+    if stage != "queries":
+        return sum(unit.count for unit in run.units(FIRST[stage]))
+    prompts = run.seal("prompts")
+    return sum(u.count for u in run.units("queries") if prompts and u.start < prompts.facts["prompts"])
 
 
 def stamps(run: Run) -> dict[str, object]:

@@ -65,7 +65,6 @@ class Cluster:
             "RAY_USAGE_STATS_ENABLED": "0",
             # as session.py has them: workers that end when idle cost seconds to start again
             "RAY_num_workers_soft_limit": "16",
-            "RAY_worker_maximum_startup_concurrency": "16",
             "RAY_worker_niceness": "0",  # by default 15: starved where anything else runs on the machine
             "PYTHONPATH": str(ROOT),
         }
