@@ -15,7 +15,7 @@ from syncir_ray.placement import C, Place, place, pools_of
 from syncir_ray.stopping import heed
 
 # Of the workers. Tokenizers would start threads beside ours, and warn when Ray forks.
-ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", **storage.PATIENT}
+TOKENIZERS = {"TOKENIZERS_PARALLELISM": "false"}
 
 
 def start(config: C) -> Place[C]:
@@ -45,7 +45,7 @@ def _init() -> None:
     }
     if address := os.environ.get("RAY_ADDRESS"):
         try:
-            ray.init(**settings, runtime_env={"env_vars": ENVIRONMENT})
+            ray.init(**settings, runtime_env={"env_vars": TOKENIZERS | storage.PATIENT})
         except (ConnectionError, RuntimeError, ValueError) as error:
             line = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(f"RAY_ADDRESS={address}: {line}") from None
@@ -57,7 +57,7 @@ def _init() -> None:
     # decoders' and writers' would come and go with every unit.
     os.environ.setdefault("RAY_num_workers_soft_limit", "16")
     # The workers inherit our environment. With a runtime_env those that Ray starts in advance would not do.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.update(TOKENIZERS)
     with storage.patience():
         ray.init(include_dashboard=False, num_cpus=os.cpu_count(), **settings)
     heed()
