@@ -77,7 +77,8 @@ def _quiet() -> None:
         text = "\n".join(data["lines"])
         with log.open("a") as file:
             print(text, file=file)
-        print(f"ray       {text.partition(chr(10))[0][:160]}", flush=True)
+        first = text.partition("\n")[0]
+        print(f"ray       {first[:160]}\n", end="", flush=True)  # in one piece: another thread prints our lines
 
     ray._private.worker.print_to_stdstream = tell  # what the workers print is off
     if sys.stderr is not sys.__stderr__:

@@ -14,10 +14,12 @@ from syncir_ray.config import Config, Manifest
 
 session.start(Config(manifest=Manifest(images="x", root="x")))
 os.write(2, b"core_worker.cc: from C++\\n")
-utils.publish_error_to_driver("node_died", "a raylet died\\nlast words", gcs_client=worker.global_worker.gcs_client)
+gcs = worker.global_worker.gcs_client
+utils.publish_error_to_driver("node_died", "a raylet died\\nlast words", gcs_client=gcs)
 log, end = Path(worker._global_node.get_logs_dir_path(), "driver-native.log"), time.monotonic() + 20
 while "last words" not in log.read_text() and time.monotonic() < end:
     time.sleep(0.1)
+time.sleep(0.5)  # the line comes after
 print("LOG", log.read_text())
 """
 
