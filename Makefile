@@ -38,8 +38,9 @@ demo: env
 weights: env
 	$(BIN)/python scripts/build_weights.py --out weights
 
+# Two at once: each waits half of its time, for processes to start and for faults to pass. The long files come first.
 test: env
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: env
 	$(BIN)/ruff check .
