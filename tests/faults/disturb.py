@@ -17,8 +17,8 @@ from tests import s3_server, world
 from tests.faults.faults import FAULTS, SLOW
 from tests.faults.world import FIRST, KEYS, ORDER, STAGES, Setting
 
-# Seconds of one command, beyond which it hangs. Without a fault it takes 15 to 40 on an idle machine; but what a host
-# was asked for that was then cut off, waits for five minutes: so often gRPC asks after a silent connection of Ray's.
+# Seconds of one command, beyond which it hangs. Without a fault it takes 15 to 40 on an idle machine; but what was
+# asked of a host that was then cut off, waits for five minutes: so often gRPC looks after a silent connection.
 LIMIT = 600.0
 NOISE = ("Traceback", "Warning", "core_worker.cc", "state-dump")
 IN_HAND = 16  # prompts: two units an actor, whose process outlives the driver by a moment
