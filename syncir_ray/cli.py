@@ -140,6 +140,8 @@ def settle(command: Synthesize) -> tuple[str, Config]:
 
 def _miniworld(command: Miniworld) -> str:
     """Write images or a benchmark; what to name next."""
+    if command.seed < 0:
+        raise UserError(f"--seed must be at least 0, not {command.seed}")
     out = storage.absolute(command.out)
     if not command.benchmark:
         from syncir_ray.miniworld.world import write as render

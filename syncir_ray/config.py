@@ -191,7 +191,7 @@ def _checked(hint: Any, value: Any, name: str) -> Any:
     kinds = get_args(hint) or (hint,)
     if isinstance(value, bool):
         good = bool in kinds
-    elif isinstance(value, int) and float in kinds:
+    elif isinstance(value, int) and float in kinds and abs(value) < 1e300:
         return float(value)
     else:
         good = any(
@@ -211,7 +211,7 @@ def from_yaml(base: Config, path: str) -> Config:
     """
     try:
         values = yaml.safe_load(storage.read(storage.absolute(path)).decode())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:  # ValueError: no text, or no such date
         raise UserError(f"--config {path}: {' '.join(str(error).split())}") from None
     if values is None:
         return base

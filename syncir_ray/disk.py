@@ -50,7 +50,15 @@ def read(path: str, offset: int, length: int | None) -> bytes:
 
 
 def write(path: str, source: io.IOBase) -> None:
-    """Make a file of what `source` holds, replacing what was there."""
+    """Make a file of what `source` holds, replacing what was there.
+
+    Raises:
+        UserError: it cannot be written there, or what is there is a device or a pipe.
+    """
+    with suppress(OSError):
+        mode = os.stat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise UserError(f"{path}: cannot be written (not a file)")
     with _beside(path, source) as temporary:
         os.replace(temporary, path)
 
@@ -98,6 +106,7 @@ def _beside(path: str, source: io.IOBase) -> Iterator[Path]:
         yield temporary
     except OSError as error:
         if error.errno not in UNWRITABLE:
+            error.filename = error.filename or path
             raise
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
     finally:

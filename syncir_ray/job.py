@@ -10,12 +10,13 @@ import numpy as np
 import pyarrow.compute as pc
 
 from syncir_ray import carry, storage
+from syncir_ray.errors import UserError
 from syncir_ray.lease import LOST, LostLease
 from syncir_ray.metrics import Meter
 from syncir_ray.nodes import watching
 from syncir_ray.placement import C, Place
 from syncir_ray.progress import Screen
-from syncir_ray.run import Run, Seal, Unit
+from syncir_ray.run import SEAL, Run, Seal, Unit
 from syncir_ray.schemas import FAILED
 from syncir_ray.stages.account import work
 from syncir_ray.stages.commit import Commit, Finish
@@ -58,13 +59,17 @@ class Job(Generic[C]):
             key: the column of the `total` ids that must each have one row.
             item: the column of the ids that go through the operators, where it is not `key`.
         """
-        seal = self.run.seal(name)
+        seal, committed = self.run.seal(name), set(self.run.units(name))
+        if seal and (lost := seal.sizes.keys() - committed):
+            raise UserError(
+                f"{self.run.at(name)}: {len(lost)} of its objects are gone since it was finished, the first is "
+                f"{min(lost).name}; remove {SEAL} beside them and the same command makes them again"
+            )
         if seal and not (self.retry and seal.counts.failed):
             self.screen.skipped(name, seal)
             return seal
         self.held()
         storage.delete(self.run.at("report", "index.html"))  # it tells of what is about to change
-        committed = set(self.run.units(name))
         if strangers := committed - units.keys():
             raise RuntimeError(f"{self.run.at(name, min(strangers).name)}: not an object of this run")
         if seal:

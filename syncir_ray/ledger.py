@@ -50,12 +50,12 @@ def ledger(run: Run, config: dict) -> list[Line]:
 
 def count(run: Run, stage: str, table: str, unit: str, rows: int | None, sizes: dict[Unit, int] | None) -> Line:
     """The line of one table, counted: `sizes` are the rows of each of its units, None while nobody knows them."""
-    seal: Seal | None = run.seal(table)
-    if seal:
-        return Line(stage, unit, rows, seal.counts, 0, True)
+    present = run.units(table)
+    if seal := run.seal(table):  # of objects that were taken away since, the rows are missing, and it does not sum
+        lost = sum(seal.sizes[u] for u in seal.sizes.keys() - set(present))
+        return Line(stage, unit, rows, seal.counts, lost, True)
     if sizes is None:
         return Line(stage, unit, rows, Counts(), rows or 0, False)
-    present = run.units(table)
     with ThreadPoolExecutor(READERS) as readers:
         counts = sum(readers.map(lambda u: run.counts(table, u), present), Counts())
     missing = sum(sizes[u] for u in sizes.keys() - set(present))

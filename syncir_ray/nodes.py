@@ -1,6 +1,5 @@
 """Nodes that are not there yet: what a cluster's autoscaler can bring, and what a stage waits for."""
 
-import _thread
 import json
 import threading
 import time
@@ -14,6 +13,7 @@ from ray.core.generated import autoscaler_pb2
 from ray.experimental.internal_kv import _internal_kv_get
 from ray.util import client
 
+from syncir_ray import stopping
 from syncir_ray.config import Pool
 from syncir_ray.errors import UserError
 from syncir_ray.progress import clock
@@ -118,7 +118,7 @@ def watching(
                 say(f"{stage:<9} waiting for nodes: {pending}, {clock(seconds)}{without}")
             if pool.wait is not None and not placed and seconds >= 60 * pool.wait:
                 late.set()
-                _thread.interrupt_main()  # it waits inside Ray Data, which ends the stage as for Ctrl-C
+                stopping.stop()  # it waits inside Ray Data, which ends the stage as for Ctrl-C
                 return
 
     thread = threading.Thread(target=watch, name="nodes", daemon=True)

@@ -78,6 +78,9 @@ def read(run: Run, kind: Kind = SYNTHESIZE) -> dict[str, Any] | None:
         raise UserError(
             f"{run.root}: its tables are of version {record.get('version')}, this program's of {kind.version}"
         )
+    config = record.get("config")
+    if not isinstance(config, dict) or not all(isinstance(config.get(stage), dict) for stage in kind.tables):
+        raise UserError(f"{run.at('run.json')}: not a run's record")
     return record
 
 

@@ -61,8 +61,10 @@ class Run:
         return counts
 
     def read(self, table: str, unit: Unit, columns: list[str] | None = None) -> pa.Table:
-        data = storage.read(self.at(table, unit.name))
-        return pq.read_table(pa.BufferReader(data), columns=columns, use_threads=False)
+        address = self.at(table, unit.name)
+        data = storage.read(address)
+        with _whole(address):
+            return pq.read_table(pa.BufferReader(data), columns=columns, use_threads=False)
 
     def counts(self, table: str, unit: Unit) -> Counts:
         """The counts in the footer of one object."""
@@ -72,7 +74,8 @@ class Run:
     @contextmanager
     def _file(self, table: str, unit: Unit) -> Iterator[pq.ParquetFile]:
         """An object of which only a part is read: of a feature table, the ids are a five-hundredth."""
-        with storage.reader(self.at(table, unit.name)) as source:
+        address = self.at(table, unit.name)
+        with storage.reader(address) as source, _whole(address):
             yield pq.ParquetFile(pa.PythonFile(source, "r"))
 
     def tables(self, table: str, units: Iterable[Unit], columns: list[str] | None = None) -> Iterator[pa.Table]:
@@ -168,13 +171,30 @@ class Run:
         return list(storage.list_files(self.at(table)))
 
     def _sealed(self, table: str) -> dict[str, Any] | None:
+        address = self.at(table, SEAL)
         try:
-            return json.loads(storage.read(self.at(table, SEAL)))
+            data = json.loads(storage.read(address))
         except FileNotFoundError:
             return None
+        except ValueError:
+            data = None
+        if not isinstance(data, dict) or not {"objects", "counts", "facts"} <= data.keys():
+            raise UserError(f"{address}: damaged; remove it and the same command looks again at what it sealed")
+        return data
 
     def _write_seal(self, table: str, data: dict[str, Any]) -> None:
         storage.write(self.at(table, SEAL), json.dumps(data, indent=1).encode())
+
+
+@contextmanager
+def _whole(address: str) -> Iterator[None]:
+    """Say which object it is that is no Parquet file: each was written whole, so that it was damaged since."""
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        why = str(error).partition("\n")[0][:100]
+        what = f"remove it, and {SEAL} beside it if there is one, and the same command makes it again"
+        raise UserError(f"{address}: damaged ({why}); {what}") from None
 
 
 def packed(table: pa.Table) -> bytes:

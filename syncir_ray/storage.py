@@ -59,6 +59,10 @@ def join(uri: str, *parts: str) -> str:
 
 def absolute(uri: str) -> str:
     """A local path made absolute (workers have other working directories); S3 as it is, no `/` at its end."""
+    try:
+        uri.encode()
+    except UnicodeEncodeError:  # it could not be written down
+        raise UserError(f"{uri!a}: its name is not UTF-8") from None
     scheme = re.match(r"[A-Za-z][\w+.-]*:/", uri)
     if scheme and not re.match(r"s3://[^/]", uri):
         raise UserError(f"{uri}: neither a local path nor s3://bucket/...")

@@ -9,6 +9,9 @@ import pytest
 
 from tests import s3_server
 
+# Of the Ray that a test starts: by default 15, and starved by the tests beside it.
+os.environ["RAY_worker_niceness"] = "0"
+
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:

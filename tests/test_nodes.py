@@ -1,6 +1,7 @@
 """A stage that waits for nodes, without nodes: what is said when, and when it gives up. With nodes:
 tests/cluster/test_autoscaling.py."""
 
+import signal
 import time
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from syncir_ray import nodes
 from syncir_ray.config import Pool
 from syncir_ray.errors import UserError
+from syncir_ray.stopping import heed
 
 
 @pytest.fixture
@@ -18,7 +20,10 @@ def actors(monkeypatch):
     monkeypatch.setattr(nodes, "LOOK", 0.01)
     monkeypatch.setattr(nodes, "FIRST", 0.1)
     monkeypatch.setattr(nodes, "EVERY", 0.2)
-    return found
+    before = signal.getsignal(signal.SIGTERM)
+    heed()  # as a command does
+    yield found
+    signal.signal(signal.SIGTERM, before)
 
 
 def watching(pool, said, told):
@@ -70,8 +75,12 @@ def test_a_node_that_is_gone_is_told_once_the_others_have_nothing_left(actors):
 def test_it_gives_up_when_told_to(actors):
     actors[:] = 1, 0, 0
     with pytest.raises(UserError, match=r"captions: no node for an actor of 4 CPUs has come within 0\.005 min"):
-        with watching(Pool(gpus=0, cpus=4, wait=0.005), [], []):
-            time.sleep(10)
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as under `nohup … &`
+        try:
+            with watching(Pool(gpus=0, cpus=4, wait=0.005), [], []):
+                time.sleep(10)
+        finally:
+            signal.signal(signal.SIGINT, before)
 
 
 def test_ctrl_c_is_no_late_node(actors):

@@ -1,6 +1,8 @@
 """Whole runs through the command line, on real Ray, with small models of the real classes."""
 
+import json
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -117,6 +119,38 @@ def test_status_export_and_report(finished, tmp_path, capsys):
     assert len(lines) == run.need("triplets").counts.done > 0
     page = Path(run.root, "report", "index.html").read_text()
     assert "data:image/jpeg;base64," in page and not re.search(r"(src|href)=.http", page)
+
+
+def test_objects_that_are_lost_or_damaged_are_told_and_made_again(finished, source, config, tmp_path, capsys):
+    whole, out = finished[0], tmp_path / "run"
+    shutil.copytree(whole.root, out)
+    units = sorted((out / "triplets").glob("*.parquet"))
+
+    def told(ended: int, command: list[str] | None = None) -> str:
+        """What a command prints, `status` without one, that ends with a status."""
+        with pytest.raises(SystemExit) as exit:
+            cli.main(command or ["status", str(out)])
+        assert exit.value.code == ended
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.err
+        return printed.out + printed.err
+
+    units[0].write_bytes(units[0].read_bytes()[:200])
+    assert f"{units[0]}: damaged" in told(2, ["export", str(out)])
+    units[0].unlink()
+    assert "wrong sums: triplets" in told(1)
+    again = ["synthesize", "--images", str(source), "--out", str(out), "--config", str(config)]
+    assert f"{out}/triplets: 1 of its objects are gone" in told(2, again)
+    seal = out / "triplets" / "sealed.json"
+    seal.write_text(seal.read_text()[:30])
+    assert f"{seal}: damaged; remove it" in told(2) and f"{seal}: damaged" in told(2, again)
+    seal.unlink()
+    assert "every row is done, filtered, failed or missing" in told(0)
+    told(0, again)
+    assert rows(Run(str(out)), "triplets") == rows(whole, "triplets")
+    record = out / "run.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"config": {}}))
+    assert f"{record}: not a run's record" in told(2)
 
 
 def test_s3_source_and_run_give_the_same_rows(finished, source, config, s3):

@@ -222,14 +222,24 @@ def test_broken_lines_of_csv(tmp_path, kind, tab):
     text = "\r\n".join(lines).replace(",", tab).encode() + b"\r\n\xff.jpg" + tab.encode() + b"eleven"
     (tmp_path / f"m.{kind}").write_bytes(text)
     items, rejects = found(f"{tmp_path}/m.{kind}")
-    # the quote left open before `five` runs into the one before `e.jpg`, where it is found out
+    # the quote left open before `five` runs into the one before `e.jpg`, where it is found out: two broken lines
     assert {uri: item.caption for uri, item in items.items()} == {
         "a.jpg": "one", "f.jpg": "seven", "g.jpg": "eight nine", "j.jpg": "ten"
     }  # fmt: skip
-    assert sorted(reason for _, _, reason in rejects.values()) == ["broken line"] * 5 + [
+    assert sorted(reason for _, _, reason in rejects.values()) == ["broken line"] * 6 + [
         "no uri",
         "uri is not UTF-8",
     ]
+
+
+@pytest.mark.parametrize("rows", [40, 20_000])
+def test_a_quote_left_open_costs_its_own_line(tmp_path, rows):
+    lines = [f"{i:05}.jpg,a red thing" for i in range(rows)]
+    lines[2] = '00002.jpg,"a red thing'
+    (tmp_path / "m.csv").write_text("\n".join(["uri,caption", *lines]))
+    items, rejects = found(f"{tmp_path}/m.csv")
+    assert items.keys() == {f"{i:05}.jpg" for i in range(rows) if i != 2}
+    assert rejects == {"line 4": (None, "failed", "broken line")}
 
 
 @pytest.mark.parametrize("kind, data", [

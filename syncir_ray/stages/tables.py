@@ -76,38 +76,67 @@ def _parquet(data: io.RawIOBase, address: str) -> Iterator[Row]:
                 yield f"row {number}", row
     except storage.Unreachable:
         raise
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError, OverflowError) as error:
         line = legible(str(error)).partition("\n")[0][:100]
-        raise UserError(f"--images {address}: not a whole Parquet file ({line})") from None
+        raise UserError(f"--images {address}: not a whole Parquet file, or not of texts ({line})") from None
 
 
 def _csv(data: io.RawIOBase, address: str) -> Iterator[Row]:
     dialect = csv.excel_tab if address.lower().endswith(".tsv") else csv.excel
     text = io.TextIOWrapper(io.BufferedReader(data, BUFFER), "utf-8-sig", errors="surrogateescape", newline="")
-    # strict: a quote that is not closed is an error, and does not swallow the lines up to the next one
     with text:
-        # what goes on after LINE characters comes as a line of its own, with columns that do not fit
-        lines = csv.reader(iter(lambda: text.readline(LINE), ""), dialect, strict=True)
+        # What goes on after LINE characters comes as a line of its own, with columns that do not fit.
+        lines = _Again(iter(lambda: text.readline(LINE), ""))
+        # strict: a quote that is not closed is an error, at the next quote, at the end, or after 128 KB
+        rows = csv.reader(lines, dialect, strict=True)
         try:
-            header = next(lines, [])
+            header = next(rows, [])
         except csv.Error as error:
             raise UserError(f"--images {address}: its first line is broken ({error})") from None
         if "uri" not in header:
             raise _no_uri(address, header)
         uri, caption = header.index("uri"), header.index("caption") if "caption" in header else None
         while True:
+            lines.forget()
             try:
-                row = next(lines)
+                row = next(rows)
             except StopIteration:
                 return
             except csv.Error as error:
-                yield _broken(f"line {lines.line_num}", str(error))
+                lines.back()  # those that an open quote has swallowed are rows
+                rows = csv.reader(lines, dialect, strict=True)
+                yield _broken(f"line {lines.number}", str(error))
                 continue
-            place = f"line {lines.line_num}"
+            place = f"line {lines.number}"
             if row and len(row) != len(header):
                 yield _broken(place, f"{len(row)} columns, not {len(header)}")
             elif row:
                 yield place, (row[uri], row[caption] if caption is not None else None)
+
+
+class _Again:
+    """Lines, of which those since the last `forget` can be gone back over, but for the first."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self.lines, self.number = lines, 0
+        self.taken, self.waiting = list[str](), list[str]()
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self.waiting.pop() if self.waiting else next(self.lines)
+        self.taken.append(line)
+        self.number += 1
+        return line
+
+    def forget(self) -> None:
+        self.taken = []
+
+    def back(self) -> None:
+        """To the line after the first."""
+        self.waiting += reversed(self.taken[1:])
+        self.number -= len(self.taken[1:])
 
 
 def _jsonl(data: io.RawIOBase, address: str) -> Iterator[Row]:
