@@ -103,13 +103,13 @@ def models(folder: Path) -> Path:
 
 def config(folder: Path, models: Path, url: str) -> Path:
     """A YAML file: small models, small units, the query texts from the server at `url`."""
-    path = folder / "config.yaml"
+    path, one = folder / "config.yaml", {"max": 1}  # an actor takes seconds to start, of a core
     values = {
         "features": {"model": str(models / "resnet"), "rows": 8},
         "pairs": {"rows": 16, "duplicate": 1.01, "gap": 1e-5},
-        "captions": {"model": str(models / "blip"), "rows": 8, "max_tokens": 6, "beams": 1},
-        "queries": {"engine": "openai", "model": "writer", "url": url, "rows": 8, "parallel": 4},
-        "triplets": {"model": str(models / "sentence"), "threshold": 0.3},
+        "captions": {"model": str(models / "blip"), "rows": 8, "max_tokens": 6, "beams": 1, "pool": one},
+        "queries": {"engine": "openai", "model": "writer", "url": url, "rows": 8, "parallel": 4, "pool": one},
+        "triplets": {"model": str(models / "sentence"), "threshold": 0.3, "pool": one},
     }
     path.write_text(yaml.safe_dump(values))
     return path
