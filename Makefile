@@ -38,7 +38,7 @@ demo: env
 weights: env
 	$(BIN)/python scripts/build_weights.py --out weights
 
-# Two at once: each waits half of its time, for processes to start and for faults to pass. The long files come first.
+# Two files at once, in their order: where one waits for a process or a fault, the other works.
 test: env
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 

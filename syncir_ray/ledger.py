@@ -50,15 +50,16 @@ def ledger(run: Run, config: dict) -> list[Line]:
 
 def count(run: Run, stage: str, table: str, unit: str, rows: int | None, sizes: dict[Unit, int] | None) -> Line:
     """The line of one table, counted: `sizes` are the rows of each of its units, None while nobody knows them."""
-    present = run.units(table)
-    if seal := run.seal(table):  # of objects that were taken away since, the rows are missing, and it does not sum
-        lost = sum(seal.sizes[u] for u in seal.sizes.keys() - set(present))
-        return Line(stage, unit, rows, seal.counts, lost, True)
+    seal = run.seal(table)
+    sizes = seal.sizes if seal else sizes
     if sizes is None:
         return Line(stage, unit, rows, Counts(), rows or 0, False)
+    present = set(run.units(table))
+    missing = sum(number for u, number in sizes.items() if u not in present)
+    if seal:  # with objects that were taken away since, it does not sum
+        return Line(stage, unit, rows, seal.counts, missing, True)
     with ThreadPoolExecutor(READERS) as readers:
         counts = sum(readers.map(lambda u: run.counts(table, u), present), Counts())
-    missing = sum(sizes[u] for u in sizes.keys() - set(present))
     return Line(stage, unit, rows, counts, missing, False)
 
 
